@@ -1,0 +1,255 @@
+"""What can go wrong, once: the exceptions a caller may catch and the error codes a result may carry.
+
+    HeadraceError
+    ├── SettingsError            a configuration file or environment variable is wrong
+    ├── InvalidName              a tenant, model, lane or job id cannot be part of a subject
+    ├── UndecodableMessage       bytes that are no job, result or event
+    ├── InvalidSpec              a model file is wrong
+    ├── JobError                 ends an attempt of a job; carries what the result will say
+    │   ├── InvalidInput         a field of the input is wrong (fault: input, never retried)
+    │   ├── Retryable            may succeed if run again (worker or platform at fault)
+    │   └── Permanent            will fail again
+    ├── UnknownModel             no such model in the registry
+    ├── JobConflict              the job id is already taken by another job
+    ├── QueueFull                the broker refused the job: its stream is full
+    ├── MessageTooLarge          a job does not fit one message
+    ├── BrokerUnavailable        no answer from NATS, or it refused the connection
+    ├── TopologyDrift            a stream or consumer exists with other settings than ours
+    ├── ResultTimeout            no result arrived in the time the caller gave
+    ├── JobFailed                the job ended otherwise than `succeeded` (raised by `headrace.run`)
+    ├── BlobError
+    │   ├── BlobNotFound         no such key
+    │   ├── BlobMismatch         other bytes than the reference promised
+    │   ├── BlobForbidden        the store refused our credentials
+    │   ├── BlobUnavailable      the store did not answer
+    │   └── PresignUnsupported   this store has no URLs of its own
+    └── WeightsError             a model's weights cannot be had or are not what they should be
+
+Every error builds its own sentence: what was wrong, where, and what to do.
+"""
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Who has to change something before the job can succeed."""
+
+    INPUT = "input"
+    MODEL = "model"
+    WORKER = "worker"
+    PLATFORM = "platform"
+
+
+class ErrorCode(StrEnum):
+    """Stable words for programs; the message beside them is for people."""
+
+    INVALID_INPUT = "invalid_input"
+    UNDECODABLE = "undecodable"
+    UNKNOWN_MODEL = "unknown_model"
+    BLOB_MISSING = "blob_missing"
+    BLOB_MISMATCH = "blob_mismatch"
+    BLOB_FORBIDDEN = "blob_forbidden"
+    TIMEOUT = "timeout"
+    TTL_EXPIRED = "ttl_expired"
+    CANCELED = "canceled"
+    MODEL_ERROR = "model_error"
+    LOAD_FAILED = "load_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    ENGINE_CRASHED = "engine_crashed"
+    ENGINE_HUNG = "engine_hung"
+    POISONED = "poisoned"
+    INTERNAL = "internal"
+
+
+class HeadraceError(Exception):
+    """Base of every error Headrace raises on purpose."""
+
+
+class SettingsError(HeadraceError):
+    """A setting is wrong; the message names the file or variable."""
+
+
+class InvalidName(HeadraceError):
+    """A name cannot be part of a subject."""
+
+    def __init__(self, kind: str, value: str) -> None:
+        self.kind = kind
+        self.value = value
+        super().__init__(f"{kind} {value[:80]!r} is not valid: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
+
+
+class UndecodableMessage(HeadraceError):
+    """Bytes that are no message of ours; keeps them for the dead-letter stream."""
+
+    def __init__(self, what: str, data: bytes, reason: str) -> None:
+        self.what = what
+        self.data = data
+        self.reason = reason
+        super().__init__(f"not a valid {what}: {reason}")
+
+
+class InvalidSpec(HeadraceError):
+    """A model file is wrong; the message names the file, the key and the reason."""
+
+
+class JobError(HeadraceError):
+    """Ends an attempt. Its fields become the `error` of the result."""
+
+    retryable = False
+
+    def __init__(self, code: ErrorCode, message: str, fault: Fault) -> None:
+        self.code = code
+        self.message = message
+        self.fault = fault
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.code, self.message, self.fault))
+
+
+class Retryable(JobError):
+    """May succeed if the job is run again."""
+
+    retryable = True
+
+
+class Permanent(JobError):
+    """Will fail again, so it is not run again."""
+
+
+class InvalidInput(Permanent):
+    """A field of the job's input is wrong.
+
+    `field` is its path from the body, as in `input.steps`.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field = field
+        self.problem = problem
+        super().__init__(ErrorCode.INVALID_INPUT, f"{field}: {problem}", Fault.INPUT)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.field, self.problem))
+
+
+class UnknownModel(HeadraceError):
+    """No such model in the registry."""
+
+    def __init__(self, model: str, known: tuple[str, ...] = ()) -> None:
+        self.model = model
+        self.known = known
+        there = f"; the registry has {', '.join(known)}" if known else "; the registry is empty"
+        super().__init__(f"unknown model {model!r}{there} (see `headrace models`)")
+
+
+class JobConflict(HeadraceError):
+    """The job id is taken by a job that is not this one."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"job id {job_id!r} already belongs to another job: choose another id, or none")
+
+
+class QueueFull(HeadraceError):
+    """The broker refused a job because its stream is at a limit; nothing was lost, try again later."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        self.subject = subject
+        self.reason = reason
+        super().__init__(f"the queue behind {subject} is full ({reason}): try again when it has drained")
+
+
+class MessageTooLarge(HeadraceError):
+    """A job does not fit one message."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            f"the job is {size_bytes} bytes and the broker takes {limit_bytes}: "
+            'upload large files and refer to them by {"$blob": ...} (the SDK and the CLI do so)'
+        )
+
+
+class BrokerUnavailable(HeadraceError):
+    """NATS did not answer, or refused us."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(
+            f"no NATS server with JetStream at {url} ({reason}): start one with `headrace up`, or set NATS_URL"
+        )
+
+
+class TopologyDrift(HeadraceError):
+    """Something on the broker has other settings than Headrace needs."""
+
+    def __init__(self, what: str, differences: tuple[str, ...]) -> None:
+        self.what = what
+        self.differences = differences
+        super().__init__(
+            f"{what} exists with other settings: {'; '.join(differences)}. "
+            "Change it to these values, or remove it when it is empty and let Headrace create it"
+        )
+
+
+class ResultTimeout(HeadraceError):
+    """No result in the time the caller was ready to wait; the job itself goes on."""
+
+    def __init__(self, job_id: str, waited_s: float) -> None:
+        self.job_id = job_id
+        self.waited_s = waited_s
+        super().__init__(
+            f"no result of job {job_id} after {waited_s:g} s; it goes on: `headrace result {job_id}` waits again"
+        )
+
+
+class JobFailed(HeadraceError):
+    """A job ended otherwise than `succeeded`."""
+
+    def __init__(self, job_id: str, status: str, code: str, message: str) -> None:
+        self.job_id = job_id
+        self.status = status
+        self.code = code
+        self.message = message
+        super().__init__(f"job {job_id} {status}: {message} [{code}]")
+
+
+class BlobError(HeadraceError):
+    """The blob store could not do what was asked."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"blob {key!r}: {reason}")
+
+
+class BlobNotFound(BlobError):
+    """No such key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "there is no such blob")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.key,))
+
+
+class BlobMismatch(BlobError):
+    """Other bytes than the reference promised."""
+
+
+class BlobForbidden(BlobError):
+    """The store refused our credentials."""
+
+
+class BlobUnavailable(BlobError):
+    """The store did not answer; worth another try."""
+
+
+class PresignUnsupported(BlobError):
+    """This store has no URLs of its own."""
+
+
+class WeightsError(HeadraceError):
+    """Weights cannot be had, or are not what they should be."""

@@ -1,0 +1,80 @@
+"""A job as a client publishes it, and as a worker reads it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from headrace_contracts import codec
+from headrace_contracts.codec import Encoding
+from headrace_contracts.errors import InvalidName, UndecodableMessage
+from headrace_contracts.names import Header, Lane, check_token, job_id_of_sequence, parse_jobs_subject
+
+Scalar = str | int | float | bool | None
+
+# A day: beyond it a deadline protects nobody, and leases and results would have to outlive their streams.
+MAX_SECONDS = 86_400.0
+
+
+class JobBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The message body. Only `input` is required."""
+
+    input: msgspec.Raw
+    """The model's input, still encoded; its schema is in the registry."""
+    timeout_s: float | None = None
+    """Longest run of one attempt in seconds; the model's own limit if absent or smaller."""
+    ttl_s: float | None = None
+    """Longest wait in the queue in seconds; then the job ends as `expired`."""
+    metadata: dict[str, Scalar] = {}
+    """Returned with the result, never read."""
+    batch: str | None = None
+    """A name shared by jobs that were submitted together."""
+    trace: str | None = None
+    """W3C traceparent, for clients that cannot set headers."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "ttl_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+                raise ValueError(f"`{name}` is {seconds:g} and must be over 0 and at most {MAX_SECONDS:g}")
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What was asked: one decoded message of the JOBS stream."""
+
+    id: str
+    tenant: str
+    model: str
+    lane: Lane
+    encoding: Encoding
+    body: JobBody
+    created_at: datetime
+    """When the broker stored the message."""
+
+
+def job_id_of(headers: Mapping[str, str] | None, stream_sequence: int) -> str:
+    """Id of a job: its Nats-Msg-Id, else its place in the stream.
+
+    Raises:
+        InvalidName: the header's value cannot be part of a subject.
+    """
+    named = codec.header(headers, Header.JOB_ID)
+    return job_id_of_sequence(stream_sequence) if named is None else check_token("job id", named)
+
+
+def decode_job(
+    subject: str, headers: Mapping[str, str] | None, data: bytes, stream_sequence: int, created_at: datetime
+) -> Job:
+    """Read one message of the JOBS stream.
+
+    Raises:
+        UndecodableMessage: subject, id, encoding or body is wrong; the reason names the field.
+    """
+    try:
+        address = parse_jobs_subject(subject)
+        job_id = job_id_of(headers, stream_sequence)
+    except InvalidName as error:
+        raise UndecodableMessage("job", data, str(error)) from error
+    encoding = codec.encoding_of(headers, data)
+    body = codec.decode(data, JobBody, encoding)
+    return Job(job_id, address.tenant, address.model, address.lane, encoding, body, created_at)

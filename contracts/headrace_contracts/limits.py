@@ -1,0 +1,45 @@
+"""What a model accepts: upper bounds that are checked before the model sees an input."""
+
+from typing import Protocol
+
+import msgspec
+
+from headrace_contracts.errors import InvalidInput
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Upper bounds of one model. The defaults suit a small model; every model file may set its own."""
+
+    max_file_bytes: int = 100 * 1024 * 1024
+    """Largest input file."""
+    max_prompt_chars: int = 20_000
+    """Longest prompt, in characters; the tokeniser's own limit is checked by the engine."""
+    max_steps: int = 100
+    """Denoising steps of one image."""
+    max_pixels: int = 2048 * 2048
+    """Width times height of one image."""
+    max_images: int = 4
+    """Images of one job."""
+    max_audio_s: float = 2 * 3600.0
+    """Length of a recording, in seconds."""
+    max_output_tokens: int = 4096
+    """Tokens one job may generate."""
+
+
+class Limited(Protocol):
+    """An input that can be held against a model's limits."""
+
+    def check(self, limits: Limits) -> None:
+        """Raise `InvalidInput` for the first field that is over a limit."""
+        ...
+
+
+def at_most(field: str, value: float, limit: float, unit: str = "") -> None:
+    """Refuse `value` above `limit`, naming both.
+
+    Raises:
+        InvalidInput: `input.<field>` is over the limit.
+    """
+    if value > limit:
+        suffix = f" {unit}" if unit else ""
+        raise InvalidInput(f"input.{field}", f"{value:g}{suffix} is over this model's limit of {limit:g}{suffix}")

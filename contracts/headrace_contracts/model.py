@@ -1,0 +1,149 @@
+"""A model, declared: everything a worker, a client and the scaler need to know of it."""
+
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from headrace_contracts.errors import InvalidName, InvalidSpec
+from headrace_contracts.job import MAX_SECONDS, Scalar
+from headrace_contracts.limits import Limits
+from headrace_contracts.names import check_token
+from headrace_contracts.tasks.registry import Task
+
+
+class EngineKind(StrEnum):
+    """The program that runs a model."""
+
+    DIFFUSERS = "diffusers"
+    FASTER_WHISPER = "faster_whisper"
+    TRANSFORMERS = "transformers"
+    SYNTHETIC = "synthetic"
+
+
+_TASK_OF_ENGINE = {
+    EngineKind.DIFFUSERS: Task.TEXT_TO_IMAGE,
+    EngineKind.FASTER_WHISPER: Task.SPEECH_TO_TEXT,
+    EngineKind.TRANSFORMERS: Task.TEXT_GENERATION,
+    EngineKind.SYNTHETIC: Task.SYNTHETIC,
+}
+
+_WEIGHTS = re.compile(r"(path|package|hub):\S+|none")
+
+
+class Timeouts(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Seconds; each clock has an error code of its own."""
+
+    queue_s: float = MAX_SECONDS
+    """Longest wait in the queue of a job that names no `ttl_s`."""
+    load_s: float = 600.0
+    """Longest start of the engine with its weights in place."""
+    run_s: float = 600.0
+    """Longest run of one attempt; a job may ask for less."""
+    step_s: float = 120.0
+    """Longest silence of a running engine before it counts as hung."""
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What happens after a failed attempt."""
+
+    max_attempts: int = 3
+    base_delay_s: float = 1.0
+    max_delay_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError(f"`max_attempts` is {self.max_attempts} and must be at least 1")
+
+
+class Batching(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How many jobs an engine runs at once."""
+
+    max_size: int = 1
+    max_wait_s: float = 0.0
+    """How long the first job of a batch waits for company; engines that batch by token or step never wait."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_size <= 1024:
+            raise ValueError(f"`max_size` is {self.max_size} and must be 1 to 1024")
+
+
+class Resources(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an engine process needs."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
+    memory_bytes: int = 0
+    """Device memory with the model loaded and a batch running; 0: not known."""
+    threads: int = 1
+    """CPU threads of the engine."""
+
+
+class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One model of the registry."""
+
+    name: str
+    task: Task
+    engine: EngineKind
+    weights: str = "none"
+    """`path:<folder>`, `package:<python package>/<path inside>`, `hub:<org>/<name>`, or `none`."""
+    version: str = "1"
+    description: str = ""
+    defaults: dict[str, Scalar] = {}
+    """Values for input fields a job leaves out."""
+    options: dict[str, Scalar] = {}
+    """Settings of the engine, as in `dtype = "float16"`; each engine lists its own."""
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    batching: Batching = Batching()
+    resources: Resources = Resources()
+    price_per_s: float = 0.0
+    """Money per second of engine time, in the operator's currency."""
+    allow_remote_code: bool = False
+    """Run Python code that comes with the weights. Only for weights you would run as a program."""
+
+    def __post_init__(self) -> None:
+        try:
+            check_token("model name", self.name)
+        except InvalidName as error:
+            raise ValueError(str(error)) from error
+        if _TASK_OF_ENGINE[self.engine] is not self.task:
+            raise ValueError(f"engine `{self.engine}` does `{_TASK_OF_ENGINE[self.engine]}`, not `{self.task}`")
+        if not _WEIGHTS.fullmatch(self.weights):
+            raise ValueError(f"`weights` is {self.weights!r} and must be path:..., package:..., hub:org/name or none")
+
+
+def parse_spec(text: str, source: str) -> ModelSpec:
+    """Read one model file (TOML).
+
+    Args:
+        text: the file's content.
+        source: its name, for the error.
+
+    Raises:
+        InvalidSpec: names the file, the key and the reason.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text), ModelSpec)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise InvalidSpec(f"{source}: {error}") from error
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read a model file; relative `path:` weights are taken from the file's folder.
+
+    Raises:
+        InvalidSpec: the file cannot be read, or is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path}: {error}") from error
+    spec = parse_spec(text, str(path))
+    kind, _, where = spec.weights.partition(":")
+    if kind == "path":
+        spec = msgspec.structs.replace(spec, weights=f"path:{(path.parent / where).resolve()}")
+    return spec

@@ -1,0 +1,158 @@
+"""Every name on the broker, as pure functions: streams, subjects, consumers, buckets, headers.
+
+No other module spells a subject or a stream. A *token* is one dot-separated part of a subject.
+"""
+
+import re
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from headrace_contracts.errors import InvalidName
+
+DEFAULT_TENANT: Final = "default"
+
+# 64 keeps the longest subject (four tokens and a prefix) far under the server's control-line limit of 4,096 bytes.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Lane(StrEnum):
+    """Priority class of a job; members are in the order in which they are served."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Stream(StrEnum):
+    """The JetStream streams."""
+
+    JOBS = "JOBS"
+    RESULTS = "RESULTS"
+    EVENTS = "EVENTS"
+    DEAD = "DEAD"
+
+
+class Bucket(StrEnum):
+    """The key-value buckets."""
+
+    MODELS = "MODELS"
+    WORKERS = "WORKERS"
+    ATTEMPTS = "ATTEMPTS"
+
+
+BLOB_BUCKET: Final = "headrace"
+
+
+class Header(StrEnum):
+    """The NATS headers Headrace reads or writes; clients may spell them in any case."""
+
+    CONTENT_TYPE = "Content-Type"
+    JOB_ID = "Nats-Msg-Id"
+    TRACEPARENT = "traceparent"
+    VERSION = "Headrace-Version"
+
+
+class JobAddress(msgspec.Struct, frozen=True):
+    """Where a job was published: the three tokens behind `jobs.`."""
+
+    tenant: str
+    model: str
+    lane: Lane
+
+
+def check_token(kind: str, value: str) -> str:
+    """Return `value` if it can be one token of a subject.
+
+    Raises:
+        InvalidName: it is empty, longer than 64 characters, or has other characters than `A-Za-z0-9_-`.
+    """
+    if not _TOKEN.fullmatch(value):
+        raise InvalidName(kind, value)
+    return value
+
+
+def jobs_subject(tenant: str, model: str, lane: Lane) -> str:
+    """Subject a job is published to."""
+    return f"jobs.{check_token('tenant', tenant)}.{check_token('model', model)}.{lane}"
+
+
+def parse_jobs_subject(subject: str) -> JobAddress:
+    """Read the address back out of a subject of the JOBS stream.
+
+    Raises:
+        InvalidName: a part is no valid token, or the lane is unknown.
+    """
+    parts = subject.split(".")
+    if len(parts) != 4 or parts[0] != "jobs":
+        raise InvalidName("job subject", subject)
+    _, tenant, model, lane = parts
+    if lane not in Lane:
+        raise InvalidName("lane", lane)
+    return JobAddress(check_token("tenant", tenant), check_token("model", model), Lane(lane))
+
+
+def job_id_of_sequence(stream_sequence: int) -> str:
+    """Id of a job that was published without one: any client can compute it from its PubAck."""
+    return f"seq-{stream_sequence}"
+
+
+def results_subject(tenant: str, model: str, job_id: str) -> str:
+    """Subject of the one terminal result of a job."""
+    return f"results.{_job(tenant, model, job_id)}"
+
+
+def events_subject(tenant: str, model: str, job_id: str, event: str) -> str:
+    """Subject of one kind of event of a job; `>` as `event` subscribes to all of them."""
+    return f"events.{_job(tenant, model, job_id)}.{event}"
+
+
+def dead_subject(tenant: str, model: str, job_id: str) -> str:
+    """Subject that keeps the original message of a job that could not be run."""
+    return f"dead.{_job(tenant, model, job_id)}"
+
+
+def cancel_subject(tenant: str, model: str, job_id: str) -> str:
+    """Core subject that tells the worker of a running job to stop it."""
+    return f"control.cancel.{_job(tenant, model, job_id)}"
+
+
+def cancel_subjects_of_model(model: str) -> str:
+    """Wildcard over the cancels of all jobs of one model."""
+    return f"control.cancel.*.{check_token('model', model)}.*"
+
+
+def job_id_of_subject(subject: str) -> str:
+    """The job id token of a result, event, dead or cancel subject."""
+    parts = subject.split(".")
+    return parts[4] if parts[0] == "control" else parts[3]
+
+
+def consumer_name(model: str, lane: Lane) -> str:
+    """Durable pull consumer of one model and lane on JOBS."""
+    return f"{check_token('model', model)}-{lane}"
+
+
+def consumer_filter(model: str, lane: Lane) -> str:
+    """Filter of that consumer: all tenants."""
+    return f"jobs.*.{check_token('model', model)}.{lane}"
+
+
+def attempts_key(tenant: str, model: str, job_id: str) -> str:
+    """Key of a job's record in the ATTEMPTS bucket."""
+    return _job(tenant, model, job_id)
+
+
+def artifact_prefix(tenant: str, model: str, job_id: str, attempt: str) -> str:
+    """Blob keys of one attempt start so; an attempt that loses can never overwrite the one that wins."""
+    return f"{_job(tenant, model, job_id).replace('.', '/')}/{check_token('attempt', attempt)}/"
+
+
+def upload_key(tenant: str, sha256: str) -> str:
+    """Blob key of a file that a client uploads as input: named by its content, so an upload can be repeated."""
+    return f"{check_token('tenant', tenant)}/inputs/{check_token('sha256', sha256)}"
+
+
+def _job(tenant: str, model: str, job_id: str) -> str:
+    return f"{check_token('tenant', tenant)}.{check_token('model', model)}.{check_token('job id', job_id)}"

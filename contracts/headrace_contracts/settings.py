@@ -1,0 +1,177 @@
+"""Where the system finds its broker, its object store and its folders: one TOML file, overridden by the environment.
+
+The variables are those other tools already use: the `nats` command line's (NATS_URL, NATS_CREDS, NATS_CONTEXT ...)
+and the AWS ones (S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...). `load_settings` reads files; everything else is pure.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from headrace_contracts.errors import SettingsError
+from headrace_contracts.names import BLOB_BUCKET, DEFAULT_TENANT, check_token
+
+
+class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to reach NATS. Paths are files of the NATS tools: creds, nkey seed, certificates (PEM)."""
+
+    url: str = "nats://127.0.0.1:4222"
+    """One URL, or several separated by commas."""
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    creds: str | None = None
+    nkey: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    inbox_prefix: str = "_INBOX"
+
+
+class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An S3 service, as in MinIO. Without one, blobs are kept in JetStream's object store."""
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+    bucket: str = BLOB_BUCKET
+    region: str = "us-east-1"
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.endpoint_url)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
+            raise ValueError(f"`endpoint_url` is {self.endpoint_url!r} and must look like http://host:9000")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a Headrace process reads at its start."""
+
+    nats: NatsSettings = NatsSettings()
+    s3: S3Settings | None = None
+    tenant: str = DEFAULT_TENANT
+    cache_dir: str = "~/.cache/headrace"
+    """Weights of models, ready to load."""
+
+    @property
+    def cache_path(self) -> Path:
+        """`cache_dir` with `~` expanded."""
+        return Path(self.cache_dir).expanduser()
+
+
+# Left: environment variable; right: where it lands in Settings. The later of two for one place wins.
+_VARIABLES = {
+    "NATS_URL": ("nats", "url"),
+    "NATS_USER": ("nats", "user"),
+    "NATS_PASSWORD": ("nats", "password"),
+    "NATS_TOKEN": ("nats", "token"),
+    "NATS_CREDS": ("nats", "creds"),
+    "NATS_NKEY": ("nats", "nkey"),
+    "NATS_CERT": ("nats", "cert"),
+    "NATS_KEY": ("nats", "key"),
+    "NATS_CA": ("nats", "ca"),
+    "NATS_INBOX_PREFIX": ("nats", "inbox_prefix"),
+    "S3_ENDPOINT_URL": ("s3", "endpoint_url"),
+    "AWS_ACCESS_KEY_ID": ("s3", "access_key_id"),
+    "AWS_SECRET_ACCESS_KEY": ("s3", "secret_access_key"),
+    "AWS_REGION": ("s3", "region"),
+    "S3_BUCKET": ("s3", "bucket"),
+    "HEADRACE_TENANT": ("tenant",),
+    "HEADRACE_CACHE_DIR": ("cache_dir",),
+}
+
+_CONTEXT_KEYS = ("url", "user", "password", "token", "creds", "nkey", "cert", "key", "ca", "inbox_prefix")
+
+
+def parse_settings(toml_text: str, source: str, environment: Mapping[str, str], context: Mapping[str, str]) -> Settings:
+    """Settings from the text of a file, a NATS context and the environment; the last wins.
+
+    Args:
+        toml_text: content of the settings file; empty if there is none.
+        source: the file's name, for errors.
+        environment: variables, as in `os.environ`.
+        context: a NATS context's keys and values; empty if none is chosen.
+
+    Raises:
+        SettingsError: names the file or variable, and what is wrong.
+    """
+    try:
+        table = tomllib.loads(toml_text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{source}: {error}") from error
+    nats = {**_section(table, "nats", source), **{key: context[key] for key in _CONTEXT_KEYS if context.get(key)}}
+    sections: dict[str, object] = {**table, "nats": nats, "s3": _section(table, "s3", source)}
+    for variable, path in _VARIABLES.items():
+        value = environment.get(variable)
+        if value:
+            target = sections if len(path) == 1 else sections[path[0]]
+            assert isinstance(target, dict)
+            target[path[-1]] = value
+    s3 = sections["s3"]
+    # AWS variables are set on many machines for other reasons: only an endpoint means that S3 is wanted.
+    if not (isinstance(s3, dict) and "endpoint_url" in s3):
+        del sections["s3"]
+    try:
+        settings = msgspec.convert(sections, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source} and environment: {error}") from error
+    check_token("tenant", settings.tenant)
+    return settings
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings of this process.
+
+    The file is $HEADRACE_CONFIG, else ./headrace.toml, else $XDG_CONFIG_HOME/headrace/headrace.toml, if there.
+
+    Raises:
+        SettingsError: a file cannot be read, or a value is wrong.
+    """
+    env = os.environ if environment is None else environment
+    path = _settings_path(env)
+    text = "" if path is None else _read(path)
+    return parse_settings(text, str(path or "settings"), env, _read_context(env))
+
+
+def _section(table: dict[str, object], name: str, source: str) -> dict[str, object]:
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise SettingsError(f"{source}: `{name}` must be a table, as in [{name}]")
+    return dict(section)
+
+
+def _settings_path(env: Mapping[str, str]) -> Path | None:
+    named = env.get("HEADRACE_CONFIG")
+    if named:
+        return Path(named)
+    for path in (Path("headrace.toml"), _config_home(env) / "headrace" / "headrace.toml"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _read_context(env: Mapping[str, str]) -> dict[str, str]:
+    """The NATS context named by NATS_CONTEXT: $XDG_CONFIG_HOME/nats/context/<name>.json."""
+    name = env.get("NATS_CONTEXT")
+    if not name:
+        return {}
+    path = _config_home(env) / "nats" / "context" / f"{name}.json"
+    try:
+        context = msgspec.json.decode(_read(path), type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"NATS context {path}: {error}") from error
+    return {key: value for key, value in context.items() if isinstance(value, str)}
+
+
+def _config_home(env: Mapping[str, str]) -> Path:
+    return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}") from error
