@@ -1,0 +1,1 @@
+"""Headrace for people who submit jobs."""

@@ -1,0 +1,161 @@
+"""One connection to NATS: opened on entry, drained on exit, never given up in between.
+
+Owns connecting, reconnecting and the translation of the client's errors into ours. What is sent over it is decided by
+the other modules of this package.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.settings import NatsSettings
+
+# Two missed pings end a connection whose server is frozen or unplugged: 10 s. The client's own default is 4 minutes.
+PING_INTERVAL_S = 5
+RECONNECT_WAIT_S = 0.2
+CONNECT_DEADLINE_S = 10.0
+REQUEST_TIMEOUT_S = 5.0
+DRAIN_DEADLINE_S = 5.0
+# Bytes buffered while disconnected; past it the client raises instead of filling memory.
+PENDING_BYTES = 8 * 1024 * 1024
+
+
+class Connection:
+    """A NATS connection with JetStream."""
+
+    def __init__(self, settings: NatsSettings, name: str = "headrace") -> None:
+        self._settings = settings
+        self._name = name
+        self._on_reconnect: list[Callable[[], None]] = []
+        self.nc: Client = Client()
+        self.js: JetStreamContext = self.nc.jetstream()
+        self.closed = asyncio.Event()
+        """Set when the client gave up for good: only a new connection helps."""
+        self.last_error = ""
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BrokerUnavailable: no server answered in 10 s, or it refused us, or it has no JetStream.
+        """
+        s = self._settings
+        options: dict[str, Any] = {  # Any: the client's options have a type each
+            "servers": s.url.split(","),
+            "name": self._name,
+            "inbox_prefix": s.inbox_prefix,
+            "ping_interval": PING_INTERVAL_S,
+            "max_outstanding_pings": 2,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "connect_timeout": 2,
+            "pending_size": PENDING_BYTES,
+            "error_cb": self._error,
+            "reconnected_cb": self._reconnected,
+            "closed_cb": self._closed,
+            "user": s.user,
+            "password": s.password,
+            "token": s.token,
+            "user_credentials": s.creds,
+            "nkeys_seed": s.nkey,
+            "tls": _tls_context(s),
+        }
+        try:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await self.nc.connect(**{key: value for key, value in options.items() if value is not None})
+            await self.js.account_info()
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            reason = self.last_error or str(error) or type(error).__name__
+            await self._abandon()
+            raise BrokerUnavailable(s.url, reason) from error
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self.nc.is_closed:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_DEADLINE_S):
+                await self.nc.drain()
+        except (TimeoutError, nats.errors.Error):
+            await self._abandon()
+
+    @property
+    def url(self) -> str:
+        """Where we are (or were) connected to."""
+        return self._settings.url
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Largest message the server takes, headers included."""
+        return int(self.nc.max_payload)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after every reconnect; it must not raise."""
+        self._on_reconnect.append(callback)
+
+    async def request(self, subject: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
+        """One request and its answer's payload.
+
+        Raises:
+            BrokerUnavailable: no answer in time. Whether the server acted on the request is not known.
+        """
+        with self.errors():
+            message = await self.nc.request(subject, payload, timeout=timeout_s)
+        return bytes(message.data)
+
+    async def api(self, operation: str, payload: bytes = b"") -> dict[str, Any]:  # Any: the server's JSON
+        """A request of the JetStream API, as in `STREAM.INFO.JOBS`.
+
+        Raises:
+            BrokerUnavailable: no answer in time.
+            nats.js.errors.APIError: the server refused.
+        """
+        answer = await self.request(f"$JS.API.{operation}", payload)
+        decoded: dict[str, Any] = msgspec.json.decode(answer)
+        if "error" in decoded:
+            raise nats.js.errors.APIError.from_error(decoded["error"])
+        return decoded
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what the client raises when there is no server into `BrokerUnavailable`."""
+        try:
+            yield
+        except nats.js.errors.APIError:
+            raise
+        except (nats.errors.Error, TimeoutError, ConnectionError) as error:
+            raise BrokerUnavailable(self.url, str(error) or type(error).__name__) from error
+
+    async def _abandon(self) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError, asyncio.CancelledError):
+            await self.nc.close()
+
+    async def _error(self, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
+
+    async def _reconnected(self) -> None:
+        for callback in self._on_reconnect:
+            callback()
+
+    async def _closed(self) -> None:
+        self.closed.set()
+
+
+def _tls_context(settings: NatsSettings) -> Any:  # Any: ssl is imported only where it is needed
+    if not (settings.ca or settings.cert):
+        return None
+    import ssl
+
+    context = ssl.create_default_context(cafile=settings.ca)
+    if settings.cert:
+        context.load_cert_chain(settings.cert, settings.key)
+    return context

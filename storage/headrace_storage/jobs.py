@@ -1,0 +1,97 @@
+"""Submit jobs to the JOBS stream, and look at what waits there."""
+
+import msgspec
+import nats.js.errors
+
+from headrace_contracts import codec
+from headrace_contracts.codec import Encoding
+from headrace_contracts.errors import JobConflict
+from headrace_contracts.job import JobBody
+from headrace_contracts.names import Header, Lane, Stream, consumer_name, job_id_of_sequence, jobs_subject
+from headrace_storage.connection import Connection
+from headrace_storage.publishing import DEADLINE_S, publish
+
+CONTRACT_VERSION = "1"
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The broker has stored the job; it will have exactly one terminal result."""
+
+    job_id: str
+    tenant: str
+    model: str
+    lane: Lane
+    sequence: int
+    duplicate: bool
+    """The same job was already there; it was not stored again."""
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """One lane of one model: what waits and what workers hold."""
+
+    model: str
+    lane: Lane
+    waiting: int
+    held: int
+
+
+async def submit_job(
+    connection: Connection,
+    tenant: str,
+    model: str,
+    lane: Lane,
+    body: JobBody,
+    encoding: Encoding,
+    job_id: str | None = None,
+) -> Receipt:
+    """Publish a job and wait for the broker's receipt.
+
+    Args:
+        connection: where to.
+        tenant: first token of the subject.
+        model: name in the registry; not looked up here.
+        lane: priority class.
+        body: its `input` must be encoded as `encoding` says.
+        encoding: of the message, and so of the result.
+        job_id: chosen by the caller; submitting the same job again under it stores nothing. Without one the job is
+            named after its place in the stream, and a publish whose receipt is lost is not tried again by itself.
+
+    Raises:
+        QueueFull: the stream is at a limit.
+        MessageTooLarge: the job does not fit one message.
+        JobConflict: another job has this id.
+        BrokerUnavailable: no receipt; with a `job_id` it is safe to submit again.
+    """
+    subject = jobs_subject(tenant, model, lane)
+    data = codec.encode(body, encoding)
+    headers = {Header.CONTENT_TYPE.value: encoding.value, Header.VERSION.value: CONTRACT_VERSION}
+    if job_id is not None:
+        headers[Header.JOB_ID] = job_id
+    # Without an id a second try could store the job twice.
+    ack = await publish(connection, subject, data, headers, deadline_s=DEADLINE_S if job_id is not None else 0.0)
+    if ack.duplicate and job_id is not None and await _differs(connection, ack.sequence, subject, data):
+        raise JobConflict(job_id)
+    return Receipt(job_id or job_id_of_sequence(ack.sequence), tenant, model, lane, ack.sequence, ack.duplicate)
+
+
+async def backlog(connection: Connection, model: str) -> list[Backlog]:
+    """What waits and what is held, per lane; empty where the model has no consumers."""
+    lanes = []
+    for lane in Lane:
+        with connection.errors():
+            try:
+                info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
+            except nats.js.errors.NotFoundError:
+                continue
+        lanes.append(Backlog(model, lane, info.num_pending or 0, info.num_ack_pending or 0))
+    return lanes
+
+
+async def _differs(connection: Connection, sequence: int, subject: str, data: bytes) -> bool:
+    """Whether the message that was there first is another job; a job that has left the stream cannot be compared."""
+    with connection.errors():
+        try:
+            stored = await connection.js.get_msg(Stream.JOBS, seq=sequence, direct=True)
+        except nats.js.errors.NotFoundError:
+            return False
+    return bool(stored.subject != subject or stored.data != data)

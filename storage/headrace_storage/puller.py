@@ -1,0 +1,134 @@
+"""Draw jobs of one model from its lanes.
+
+Two ways to ask, so that a busy worker never takes a job that an idle one could run at once:
+`take` gets what is there now and nobody waits for; `wait` waits for the next job of any lane.
+
+The client's own `fetch` is not used: it holds messages back until its timeout and does not recover from a restart of
+the server. Here every wait has an inbox of its own, ends at once on a reconnect, and ends when the server's idle
+heartbeats stop.
+"""
+
+import asyncio
+import contextlib
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from headrace_contracts.names import Lane, Stream, consumer_name
+from headrace_storage.connection import Connection
+from headrace_storage.delivery import Delivery
+
+# Longer waits cost the server less; the wait is renewed, so nothing depends on it.
+WAIT_EXPIRES_S = 30.0
+# Two and a bit of these without a sign of life end a wait: the longest time a lost request can go unnoticed.
+IDLE_HEARTBEAT_S = 2.0
+# A request that asks for what is there now is answered at once; a longer silence is a broken connection.
+TAKE_TIMEOUT_S = 5.0
+
+_HEARTBEAT = "100"
+
+
+class _PullRequest(msgspec.Struct, omit_defaults=True):
+    """Body of a request to $JS.API.CONSUMER.MSG.NEXT; durations are nanoseconds."""
+
+    batch: int
+    expires: int = 0
+    idle_heartbeat: int = 0
+    no_wait: bool = False
+
+
+class JobPuller:
+    """Pulls from the three consumers of one model. One caller at a time."""
+
+    def __init__(self, connection: Connection, model: str) -> None:
+        self._connection = connection
+        self._model = model
+        self._kept: list[Delivery] = []
+        self._open_requests = 0
+        self._reconnected = False
+        self._changed = asyncio.Event()
+        connection.on_reconnect(self._on_reconnect)
+
+    async def take(self, lane: Lane, count: int) -> list[Delivery]:
+        """Up to `count` jobs that wait in `lane` now; none is waited for.
+
+        Raises:
+            BrokerUnavailable: the connection is down.
+        """
+        request = _PullRequest(batch=count, no_wait=True)
+        return await self._pull({lane: request}, enough=count, silence_s=TAKE_TIMEOUT_S)
+
+    async def wait(self) -> list[Delivery]:
+        """The next job of any lane; empty now and then (after 30 s, or when the connection was lost), to ask again.
+
+        More than one when jobs arrive in several lanes at the same moment.
+
+        Raises:
+            BrokerUnavailable: the connection is down.
+        """
+        request = _PullRequest(1, expires=_nanoseconds(WAIT_EXPIRES_S), idle_heartbeat=_nanoseconds(IDLE_HEARTBEAT_S))
+        return await self._pull(dict.fromkeys(Lane, request), enough=1, silence_s=2.2 * IDLE_HEARTBEAT_S)
+
+    def leftovers(self) -> list[Delivery]:
+        """Jobs that arrived while a caller was being canceled: somebody has to run them or give them back."""
+        kept, self._kept = self._kept, []
+        return kept
+
+    async def _pull(self, requests: dict[Lane, _PullRequest], enough: int, silence_s: float) -> list[Delivery]:
+        if self._kept:
+            return self.leftovers()
+        self._open_requests = len(requests)
+        self._reconnected = False
+        inbox = self._connection.nc.new_inbox()
+        with self._connection.errors():
+            subscription = await self._connection.nc.subscribe(f"{inbox}.*", cb=self._on_message)
+        try:
+            with self._connection.errors():
+                for lane, request in requests.items():
+                    subject = f"$JS.API.CONSUMER.MSG.NEXT.{Stream.JOBS}.{consumer_name(self._model, lane)}"
+                    await self._connection.nc.publish(subject, msgspec.json.encode(request), reply=f"{inbox}.{lane}")
+            await self._collect(enough, silence_s)
+        finally:
+            # Also when we are canceled: what is on its way to us would otherwise be held until its lease runs out.
+            await _retire(self._connection, subscription)
+        return self.leftovers()
+
+    async def _collect(self, enough: int, silence_s: float) -> None:
+        """Return when there are enough jobs, every request has ended, or the connection seems lost."""
+        while len(self._kept) < enough and self._open_requests > 0 and not self._reconnected:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(silence_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    async def _on_message(self, message: Msg) -> None:
+        status = (message.headers or {}).get("Status")
+        if status is None:
+            self._kept.append(Delivery(self._connection, message))
+        elif status != _HEARTBEAT:
+            self._open_requests -= 1
+        self._changed.set()
+
+    def _on_reconnect(self) -> None:
+        self._reconnected = True
+        self._changed.set()
+
+
+async def _retire(connection: Connection, subscription: Subscription) -> None:
+    """Unsubscribe, which ends the requests on the server, without losing a message that is on its way.
+
+    `unsubscribe()` drops what arrives after it; `drain()` sends its ping before the UNSUB that waits in the buffer. So
+    UNSUB goes out first, and the drain's round trip then guarantees that everything sent to us has arrived.
+    """
+    with contextlib.suppress(nats.errors.Error, TimeoutError):  # a lost connection has ended the requests already
+        await connection.nc._send_unsubscribe(subscription._id)  # noqa: SLF001
+        await asyncio.sleep(0)
+        await subscription.drain()
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)

@@ -1,0 +1,194 @@
+"""The streams, buckets and consumers Headrace needs: declared here, created where missing, refused where different.
+
+A setting that differs is never changed silently: somebody chose it, or another program owns the stream.
+"""
+
+import msgspec
+import nats.js.errors
+from nats.js import api
+
+from headrace_contracts.errors import TopologyDrift, UnknownModel
+from headrace_contracts.names import Bucket, Lane, Stream, consumer_filter, consumer_name
+from headrace_storage.connection import Connection
+
+DAY_S = 86_400.0
+ACK_WAIT_S = 30.0
+"""A worker's lease on a job. Shorter finds a dead worker sooner, but a pause of the worker this long runs a job twice."""
+
+HEARTBEAT_TTL_S = 15.0
+"""A worker that has not spoken for this long is gone."""
+
+
+class StorageLimits(msgspec.Struct, frozen=True):
+    """Bytes each stream may hold. A full stream refuses new messages; nothing stored is dropped for it."""
+
+    jobs_bytes: int = 2 << 30
+    results_bytes: int = 4 << 30
+    dead_bytes: int = 1 << 30
+    events_bytes: int = 128 << 20
+    jobs_per_subject: int = 100_000
+    """Most waiting and running jobs of one tenant, model and lane."""
+    message_bytes: int = 8 << 20
+    replicas: int = 1
+
+
+def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
+    """The four streams."""
+    return [
+        api.StreamConfig(
+            name=Stream.JOBS,
+            subjects=["jobs.*.*.*"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            storage=api.StorageType.FILE,
+            # With `old`, and per subject without the flag, a full queue would drop jobs it had accepted.
+            discard=api.DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=limits.jobs_per_subject,
+            max_bytes=limits.jobs_bytes,
+            max_msg_size=limits.message_bytes,
+            duplicate_window=120.0,
+            allow_direct=True,
+            allow_atomic=True,
+            num_replicas=limits.replicas,
+        ),
+        api.StreamConfig(
+            name=Stream.RESULTS,
+            subjects=["results.*.*.*"],
+            storage=api.StorageType.FILE,
+            # One message per subject, and never another in its place: the broker itself keeps a result final.
+            discard=api.DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=1,
+            max_bytes=limits.results_bytes,
+            max_age=7 * DAY_S,
+            allow_direct=True,
+            num_replicas=limits.replicas,
+        ),
+        api.StreamConfig(
+            name=Stream.EVENTS,
+            subjects=["events.*.*.*.*"],
+            # Memory: a token a message would cost a disk sync each, and an event is worth nothing after the result.
+            storage=api.StorageType.MEMORY,
+            discard=api.DiscardPolicy.OLD,
+            max_bytes=limits.events_bytes,
+            max_age=3600.0,
+            allow_direct=True,
+            num_replicas=limits.replicas,
+        ),
+        api.StreamConfig(
+            name=Stream.DEAD,
+            subjects=["dead.*.*.*"],
+            storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.NEW,
+            max_bytes=limits.dead_bytes,
+            max_age=30 * DAY_S,
+            allow_direct=True,
+            num_replicas=limits.replicas,
+        ),
+    ]
+
+
+def bucket_configs(limits: StorageLimits) -> list[api.KeyValueConfig]:
+    """The key-value buckets."""
+    return [
+        api.KeyValueConfig(bucket=Bucket.MODELS, history=10, max_bytes=64 << 20, direct=True, replicas=limits.replicas),
+        api.KeyValueConfig(
+            bucket=Bucket.WORKERS,
+            ttl=HEARTBEAT_TTL_S,
+            storage=api.StorageType.MEMORY,
+            max_bytes=16 << 20,
+            direct=True,
+            replicas=limits.replicas,
+        ),
+        api.KeyValueConfig(
+            bucket=Bucket.ATTEMPTS, ttl=7 * DAY_S, max_bytes=256 << 20, direct=True, replicas=limits.replicas
+        ),
+    ]
+
+
+def consumer_config(model: str, lane: Lane) -> api.ConsumerConfig:
+    """The durable pull consumer of one model and lane."""
+    return api.ConsumerConfig(
+        name=consumer_name(model, lane),
+        durable_name=consumer_name(model, lane),
+        filter_subject=consumer_filter(model, lane),
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        # The server's own limit leaves a job in the stream that no counter shows; we count attempts ourselves.
+        max_deliver=-1,
+        max_ack_pending=10_000,
+    )
+
+
+async def ensure_topology(connection: Connection, limits: StorageLimits | None = None) -> None:
+    """Create streams and buckets that are missing.
+
+    Raises:
+        TopologyDrift: one exists with other settings.
+        BrokerUnavailable: no answer.
+    """
+    limits = limits or StorageLimits()
+    for config in stream_configs(limits):
+        await _ensure_stream(connection, config)
+    for bucket in bucket_configs(limits):
+        with connection.errors():
+            try:
+                await connection.js.create_key_value(config=bucket)
+            except nats.js.errors.BadRequestError as error:
+                raise TopologyDrift(f"bucket {bucket.bucket}", (str(error.description),)) from error
+
+
+async def ensure_consumers(connection: Connection, model: str) -> None:
+    """Create a model's consumers, one per lane. An admin's step: workers only bind.
+
+    Raises:
+        TopologyDrift: one exists with other settings.
+    """
+    for lane in Lane:
+        wanted = consumer_config(model, lane)
+        with connection.errors():
+            try:
+                info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
+            except nats.js.errors.NotFoundError:
+                await connection.js.add_consumer(Stream.JOBS, wanted)
+                continue
+        _refuse_drift(f"consumer {wanted.name}", wanted, info.config)
+
+
+async def check_consumers(connection: Connection, model: str) -> None:
+    """Make sure that a model's consumers are there.
+
+    Raises:
+        UnknownModel: one is missing.
+    """
+    for lane in Lane:
+        with connection.errors():
+            try:
+                await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
+            except nats.js.errors.NotFoundError as error:
+                raise UnknownModel(model) from error
+
+
+async def _ensure_stream(connection: Connection, wanted: api.StreamConfig) -> None:
+    assert wanted.name is not None
+    with connection.errors():
+        try:
+            info = await connection.js.stream_info(wanted.name)
+        except nats.js.errors.NotFoundError:
+            await connection.js.add_stream(wanted)
+            return
+    _refuse_drift(f"stream {wanted.name}", wanted, info.config)
+
+
+def _refuse_drift(
+    what: str, wanted: api.StreamConfig | api.ConsumerConfig, found: api.StreamConfig | api.ConsumerConfig
+) -> None:
+    """Compare every field we set; the server fills in the others."""
+    unset = vars(type(wanted)())
+    differences = tuple(
+        f"{field} is {getattr(found, field)!r}, not {value!r}"
+        for field, value in vars(wanted).items()
+        if value != unset[field] and getattr(found, field) != value
+    )
+    if differences:
+        raise TopologyDrift(what, differences)

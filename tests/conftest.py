@@ -1,0 +1,19 @@
+"""Fixtures every test may use: real servers, started on free ports, one per test module."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from headrace_local.nats_server import NatsServer
+
+SPEECH = Path(__file__).parent.parent / "compose" / "headrace_local" / "data" / "speech"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
+    """A nats-server with an empty store, shared by the tests of one module."""
+    # Not synced: tests that are about power cuts start their own.
+    async with NatsServer(tmp_path_factory.mktemp("nats"), sync_always=False) as server:
+        yield server
