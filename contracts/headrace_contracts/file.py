@@ -26,7 +26,8 @@ class File(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
             raise ValueError('a "$blob" reference needs "sha256" and "size_bytes"')
         if self.inline is not None and len(self.inline) > MAX_INLINE_BYTES:
             raise ValueError(
-                f'"$inline" is {len(self.inline)} bytes and the limit is {MAX_INLINE_BYTES}: upload the file and send "$blob"'
+                f'"$inline" is {len(self.inline)} bytes and the limit is {MAX_INLINE_BYTES}: '
+                'upload the file and send "$blob"'
             )
 
 

@@ -88,7 +88,7 @@ def parse_jobs_subject(subject: str) -> JobAddress:
     if len(parts) != 4 or parts[0] != "jobs":
         raise InvalidName("job subject", subject)
     _, tenant, model, lane = parts
-    if lane not in Lane:
+    if lane not in set(Lane):
         raise InvalidName("lane", lane)
     return JobAddress(check_token("tenant", tenant), check_token("model", model), Lane(lane))
 

@@ -6,6 +6,7 @@ the other modules of this package.
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -150,11 +151,9 @@ class Connection:
         self.closed.set()
 
 
-def _tls_context(settings: NatsSettings) -> Any:  # Any: ssl is imported only where it is needed
+def _tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
     if not (settings.ca or settings.cert):
         return None
-    import ssl
-
     context = ssl.create_default_context(cafile=settings.ca)
     if settings.cert:
         context.load_cert_chain(settings.cert, settings.key)

@@ -31,7 +31,7 @@ class ServerError(IntEnum):
     STREAM_FULL = 10077
 
 
-class WrongLastSequence(Exception):  # noqa: N818 - the server's own words
+class WrongLastSequence(Exception):
     """The subject already has a message."""
 
 

@@ -125,7 +125,7 @@ async def _retire(connection: Connection, subscription: Subscription) -> None:
     UNSUB goes out first, and the drain's round trip then guarantees that everything sent to us has arrived.
     """
     with contextlib.suppress(nats.errors.Error, TimeoutError):  # a lost connection has ended the requests already
-        await connection.nc._send_unsubscribe(subscription._id)  # noqa: SLF001
+        await connection.nc._send_unsubscribe(subscription._id)
         await asyncio.sleep(0)
         await subscription.drain()
 

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import QueueFull, UndecodableMessage
-from headrace_contracts.names import Header, Stream, results_subject
+from headrace_contracts.names import Header, Stream, check_token, results_subject
 from headrace_contracts.result import Result
 from headrace_storage.connection import Connection
 from headrace_storage.publishing import WrongLastSequence, publish
@@ -58,28 +58,48 @@ async def get_result(connection: Connection, tenant: str, model: str, job_id: st
     return None if stored is None else _decode(stored.headers, stored.data)
 
 
+async def find_result(connection: Connection, tenant: str, job_id: str) -> Result | None:
+    """The result of a job whose model is not known, or None while it has none.
+
+    Raises:
+        UndecodableMessage: something else was published on the subject.
+    """
+    stored = await _stored(connection, f"results.{check_token('tenant', tenant)}.*.{check_token('job id', job_id)}")
+    return None if stored is None else _decode(stored.headers, stored.data)
+
+
 async def wait_result(connection: Connection, tenant: str, model: str, job_id: str) -> Result:
     """The result of a job, as soon as it has one."""
-    subject = results_subject(tenant, model, job_id)
-    arrived: asyncio.Queue[Msg] = asyncio.Queue()
+    published = asyncio.Event()
+
+    async def on_message(_: Msg) -> None:
+        published.set()
+
     with connection.errors():
-        subscription = await connection.nc.subscribe(subject, cb=arrived.put)
+        subscription = await connection.nc.subscribe(results_subject(tenant, model, job_id), cb=on_message)
+    pause_s = LONGEST_LOOK_S
     try:
         while True:
             result = await get_result(connection, tenant, model, job_id)
             if result is not None:
                 return result
             try:
-                # Ask again now and then: what was published while we were disconnected reached no subscription.
-                async with asyncio.timeout(POLL_S):
-                    await arrived.get()
+                async with asyncio.timeout(pause_s):
+                    await published.wait()
             except TimeoutError:
-                continue
+                pause_s = min(2 * pause_s, LONGEST_LOOK_S)
+            else:
+                # What we heard is not stored yet, and may be refused: look until it is there, soon at first.
+                published.clear()
+                pause_s = FIRST_LOOK_S
     finally:
         await subscription.unsubscribe()
 
 
-POLL_S = 2.0
+# A disk sync takes about this long.
+FIRST_LOOK_S = 0.001
+# What was published while we were disconnected reached no subscription, so a waiter looks now and then.
+LONGEST_LOOK_S = 2.0
 
 
 async def watch_results(connection: Connection, tenant: str) -> AsyncIterator[Result]:

@@ -1,13 +1,13 @@
 """Jobs that no consumer will ever deliver, because their model is not in the registry."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import msgspec
 import nats.js.errors
 
 from headrace_contracts.names import Stream
 from headrace_storage.connection import Connection
-
 
 # "sequence not found" and "no message found": which one depends on whether the stream was ever that long.
 _ALREADY_GONE = (10043, 10057)
@@ -20,6 +20,7 @@ class Unroutable(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     data: bytes
     sequence: int
+    stored_at: datetime
 
 
 async def subjects_with_jobs(connection: Connection) -> list[str]:
@@ -41,7 +42,8 @@ async def messages_of(connection: Connection, subject: str) -> AsyncIterator[Unr
             except nats.js.errors.NotFoundError:
                 return
         assert message.seq is not None
-        yield Unroutable(subject, dict(message.headers or {}), message.data or b"", message.seq)
+        assert message.time is not None
+        yield Unroutable(subject, dict(message.headers or {}), message.data or b"", message.seq, message.time)
         sequence = message.seq + 1
 
 

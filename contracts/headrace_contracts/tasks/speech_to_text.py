@@ -35,6 +35,7 @@ class SpeechToTextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """Words to expect: names, spelling, style."""
 
     def check(self, limits: Limits) -> None:
+        """Raise `InvalidInput` for the first field that is over a limit."""
         size_bytes = len(self.audio.inline) if self.audio.inline is not None else self.audio.size_bytes or 0
         at_most("audio", size_bytes, limits.max_file_bytes, "bytes")
         if self.initial_prompt is not None:

@@ -41,6 +41,7 @@ class SyntheticInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """Returned as it is."""
 
     def check(self, limits: Limits) -> None:
+        """Raise `InvalidInput` for the first field that is over a limit."""
         at_most("steps", self.steps, limits.max_steps)
         at_most("echo", len(self.echo), limits.max_prompt_chars, "characters")
 

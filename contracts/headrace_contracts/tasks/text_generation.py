@@ -46,6 +46,7 @@ class TextGenerationInput(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
             raise ValueError("give exactly one of `prompt` and `messages`")
 
     def check(self, limits: Limits) -> None:
+        """Raise `InvalidInput` for the first field that is over a limit."""
         if self.prompt is not None:
             at_most("prompt", len(self.prompt), limits.max_prompt_chars, "characters")
         if self.messages is not None:

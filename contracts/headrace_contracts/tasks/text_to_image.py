@@ -38,6 +38,7 @@ class TextToImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     format: ImageFormat = ImageFormat.PNG
 
     def check(self, limits: Limits) -> None:
+        """Raise `InvalidInput` for the first field that is over a limit."""
         at_most("prompt", len(self.prompt), limits.max_prompt_chars, "characters")
         at_most("negative_prompt", len(self.negative_prompt), limits.max_prompt_chars, "characters")
         at_most("num_images", self.num_images, limits.max_images)

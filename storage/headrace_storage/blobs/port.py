@@ -1,6 +1,6 @@
 """The port every blob store fits: files by key, with their hash.
 
-A key is a path of name tokens, as in `default/tiny-shapes/seq-7/a1b2/image-0.png`. Stores are async context managers:
+A key is a path of name tokens, as in `default/tiny-shapes/seq-7/a1b2/image-0.png` (see `keys`). Stores are async context managers:
 opened on entry (the bucket is created if need be), closed on exit. One conformance suite runs over all of them.
 """
 
@@ -15,7 +15,11 @@ from headrace_contracts.file import Artifact
 
 
 class BlobInfo(msgspec.Struct, frozen=True):
-    """What a store knows of one blob; `sha256` is lower-case hex."""
+    """What a store knows of one blob.
+
+    `sha256` is lower-case hex; it is empty for a blob that was uploaded by URL, and in what S3 lists, and so is
+    `content_type` there. Whoever needs them there asks `stat`.
+    """
 
     key: str
     size_bytes: int
@@ -41,7 +45,12 @@ class BlobStore(Protocol):
     async def put(self, key: str, source: bytes | Path, content_type: str) -> BlobInfo:
         """Store `source` under `key`, replacing what was there; a reader sees the old or the new blob, never a mix.
 
-        Returns once the store has confirmed it; size and hash in the answer are those of the bytes sent.
+        Returns once the store has confirmed it; size and hash in the answer are those of the bytes sent. After
+        BlobUnavailable the new blob may be there all the same.
+
+        Raises:
+            BlobError: nothing can be stored under such a key.
+            BlobMismatch: the file changed while it was read.
         """
         ...
 
@@ -76,7 +85,7 @@ class BlobStore(Protocol):
         ...
 
     def list(self, prefix: str) -> AsyncIterator[BlobInfo]:
-        """All blobs whose key starts with `prefix`, in no particular order."""
+        """All blobs whose key starts with `prefix`, in no particular order; one replaced meanwhile may come twice."""
         ...
 
     async def presign_get(self, key: str, expires_s: float) -> str:
@@ -84,6 +93,7 @@ class BlobStore(Protocol):
 
         Raises:
             PresignUnsupported: this store has no URLs.
+            ValueError: `expires_s` is not above 0, or longer than 7 days.
         """
         ...
 
@@ -92,5 +102,6 @@ class BlobStore(Protocol):
 
         Raises:
             PresignUnsupported: this store has no URLs.
+            ValueError: `expires_s` is not above 0, or longer than 7 days.
         """
         ...

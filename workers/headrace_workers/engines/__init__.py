@@ -1,1 +1,1 @@
-"""Engines: the programs that run models. They know neither broker nor store, and are imported in engine processes only."""
+"""Engines: the programs that run models. They know neither broker nor store; only engine processes import them."""

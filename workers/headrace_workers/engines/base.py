@@ -15,7 +15,7 @@ from headrace_contracts.result import Usage
 from headrace_contracts.tasks.registry import TaskInput, TaskOutput
 from headrace_workers.frames import OutFile
 
-InputT = TypeVar("InputT", bound=TaskInput, covariant=True)
+InputT = TypeVar("InputT", bound=TaskInput)
 
 
 class Work(msgspec.Struct, Generic[InputT], frozen=True):

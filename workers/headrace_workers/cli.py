@@ -1,0 +1,38 @@
+"""`headrace worker`: one worker process in the foreground."""
+
+import asyncio
+import signal
+
+import click
+
+from headrace_contracts.clock import SystemClock
+from headrace_contracts.settings import load_settings
+from headrace_workers.logs import configure_logs
+from headrace_workers.worker import GRACE_S, Worker
+
+
+@click.command()
+@click.option(
+    "--model", "models", multiple=True, required=True, help="A model of the registry to serve; repeat for several."
+)
+@click.option(
+    "--grace-s", default=GRACE_S, show_default=True, help="Seconds that running jobs may go on after SIGTERM."
+)
+@click.option(
+    "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
+)
+def worker(models: tuple[str, ...], grace_s: float, log_level: str) -> None:
+    """Run jobs of some models until SIGTERM or Ctrl-C; then finish what runs, give back the rest, and exit 0.
+
+    The broker and the blob store are found as by every other command: NATS_URL, S3_ENDPOINT_URL, headrace.toml.
+    """
+    configure_logs(log_level)
+    asyncio.run(_serve(models, grace_s))
+
+
+async def _serve(models: tuple[str, ...], grace_s: float) -> None:
+    serving = Worker(load_settings(), models, SystemClock(), grace_s)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.stop)
+    await serving.run()

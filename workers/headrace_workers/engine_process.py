@@ -1,0 +1,228 @@
+"""The engine process: receive, admit, step, reply. Owns the device; knows neither broker nor store.
+
+    python -m headrace_workers.engine_process FD
+
+FD is one end of a socket pair; the supervisor has the other. When it closes, this process ends. It may be killed at
+any time: nothing here is needed after its death.
+"""
+
+import collections
+import ctypes
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace_contracts.errors import ErrorCode, Fault, JobError, Permanent, Retryable
+from headrace_contracts.model import ModelSpec
+from headrace_contracts.tasks.registry import input_type
+from headrace_workers.engines.base import Engine, Finished, Work
+from headrace_workers.engines.registry import make_engine
+from headrace_workers.frames import (
+    LENGTH,
+    Cancel,
+    Canceled,
+    Chunk,
+    Done,
+    Failed,
+    Frame,
+    Load,
+    LoadFailed,
+    Progress,
+    Ready,
+    Run,
+    Started,
+    ToEngine,
+    pack,
+)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class SocketSink:
+    """Reports to the supervisor; may be called from any thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._started_at: dict[str, float] = {}
+        self.active: set[str] = set()
+        """Jobs the engine has and that have not ended."""
+        self.to_cancel: set[str] = set()
+
+    def send(self, frame: Frame) -> None:
+        """Send one frame."""
+        with self._sending:
+            self._connection.sendall(pack(frame))
+
+    def started(self, job_id: str) -> None:
+        """The engine has the job now."""
+        if job_id not in self._started_at:
+            self._started_at[job_id] = time.perf_counter()
+            self.send(Started(job_id))
+
+    def progress(self, job_id: str, step: float, total: float) -> None:
+        """`step` of `total` are done."""
+        self.send(Progress(job_id, step, total))
+
+    def chunk(self, job_id: str, text: str) -> None:
+        """The next piece of text."""
+        self.send(Chunk(job_id, text))
+
+    def finished(self, job_id: str, result: Finished) -> None:
+        """The job succeeded."""
+        run_s = time.perf_counter() - self._started_at.get(job_id, time.perf_counter())
+        output = msgspec.Raw(msgspec.msgpack.encode(result.output))
+        self._end(job_id, Done(job_id, output, result.files, result.usage, run_s))
+
+    def failed(self, job_id: str, error: JobError) -> None:
+        """The job failed."""
+        self._end(job_id, Failed(job_id, error.code, error.message, error.fault, error.retryable))
+
+    def dropped(self, job_id: str) -> None:
+        """The job was stopped."""
+        self._end(job_id, Canceled(job_id))
+
+    def canceled(self, job_id: str) -> bool:
+        """Whether the job should stop."""
+        return job_id in self.to_cancel
+
+    def _end(self, job_id: str, frame: Frame) -> None:
+        if job_id in self.active:
+            self.active.discard(job_id)
+            self._started_at.pop(job_id, None)
+            self.send(frame)
+
+
+class EngineProcess:
+    """The loop around one engine."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sink = SocketSink(connection)
+        self._inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+        self._waiting: collections.deque[Run] = collections.deque()
+
+    def main(self) -> int:
+        """Load, then run jobs until the supervisor goes away; the exit status."""
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
+        load = self._inbox.get()
+        assert isinstance(load, Load)
+        engine = self._load(load)
+        if engine is None:
+            return 1
+        while True:
+            self._receive(engine, load.spec)
+            if engine.busy:
+                try:
+                    engine.step()
+                except Exception as error:  # noqa: BLE001 - the job boundary: the device may be in any state now
+                    self._fail_all(error)
+                    return 1
+
+    def _load(self, load: Load) -> Engine[Any] | None:
+        began = time.perf_counter()
+        try:
+            engine = make_engine(load.spec.engine)
+            imported = time.perf_counter()
+            device = engine.load(load.spec, Path(load.weights) if load.weights else None, self._sink)
+        except Exception as error:  # noqa: BLE001 - whatever a library raises, the supervisor has to hear of it
+            self._sink.send(LoadFailed(f"{type(error).__name__}: {error}"))
+            return None
+        self._sink.send(Ready(device, imported - began, time.perf_counter() - imported))
+        return engine
+
+    def _receive(self, engine: Engine[Any], spec: ModelSpec) -> None:
+        """Take in what has arrived; wait only while there is nothing to do, and for company of a first job."""
+        size = spec.batching.max_size
+        if not engine.busy and not self._waiting:
+            self._take_in(engine, self._inbox.get())
+            self._wait_for_company(engine, spec)
+        while not self._inbox.empty():
+            self._take_in(engine, self._inbox.get())
+        while self._waiting and len(self._sink.active) < size:
+            self._admit(engine, spec, self._waiting.popleft())
+
+    def _wait_for_company(self, engine: Engine[Any], spec: ModelSpec) -> None:
+        until = time.perf_counter() + spec.batching.max_wait_s
+        while self._waiting and len(self._waiting) < spec.batching.max_size:
+            try:
+                self._take_in(engine, self._inbox.get(timeout=max(0.0, until - time.perf_counter())))
+            except queue.Empty:
+                return
+
+    def _take_in(self, engine: Engine[Any], frame: ToEngine) -> None:
+        match frame:
+            case Run():
+                self._waiting.append(frame)
+            case Cancel(job_id=job_id):
+                self._cancel(engine, job_id)
+            case Load():
+                raise AssertionError("a process loads one model")
+
+    def _cancel(self, engine: Engine[Any], job_id: str) -> None:
+        for run in self._waiting:
+            if run.job_id == job_id:
+                self._waiting.remove(run)
+                self._sink.active.add(job_id)
+                break
+        engine.drop(job_id)
+        self._sink.dropped(job_id)
+        self._sink.to_cancel.discard(job_id)
+
+    def _admit(self, engine: Engine[Any], spec: ModelSpec, run: Run) -> None:
+        task_input = msgspec.msgpack.decode(run.input, type=input_type(spec.task))
+        files = {field: Path(path) for field, path in run.files.items()}
+        self._sink.active.add(run.job_id)
+        self._sink.started(run.job_id)
+        try:
+            engine.admit(Work(run.job_id, run.attempt, task_input, files, Path(run.out_dir)))
+        except JobError as error:
+            self._sink.failed(run.job_id, error)
+        except Exception as error:  # noqa: BLE001 - the job boundary: one input must not end the others
+            self._sink.failed(run.job_id, _unforeseen(error))
+
+    def _fail_all(self, error: Exception) -> None:
+        for job_id in list(self._sink.active):
+            self._sink.failed(job_id, error if isinstance(error, JobError) else _unforeseen(error))
+
+    def _read(self) -> None:
+        """Frames from the socket to the inbox; cancels are seen here, in the middle of a long step."""
+        stream = self._connection.makefile("rb")
+        decoder = msgspec.msgpack.Decoder(ToEngine)
+        while len(header := stream.read(LENGTH.size)) == LENGTH.size:
+            frame = decoder.decode(stream.read(LENGTH.unpack(header)[0]))
+            if isinstance(frame, Cancel):
+                self._sink.to_cancel.add(frame.job_id)
+            self._inbox.put(frame)
+        os._exit(0)  # the supervisor is gone; the main thread may be deep in a library
+
+
+def _unforeseen(error: Exception) -> JobError:
+    """What a library's exception means. Its text stays here: it may quote the prompt."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Retryable(ErrorCode.OUT_OF_MEMORY, "the engine ran out of memory", Fault.MODEL)
+    if isinstance(error, (ValueError, TypeError, KeyError)):
+        return Permanent(ErrorCode.MODEL_ERROR, f"the model failed with {type(error).__name__}", Fault.MODEL)
+    return Retryable(ErrorCode.MODEL_ERROR, f"the model failed with {type(error).__name__}", Fault.MODEL)
+
+
+def main() -> int:
+    """Run the engine process on the socket whose number is the only argument."""
+    if sys.platform == "linux":
+        # The reader thread cannot notice that the supervisor died while a library holds the interpreter lock.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Ctrl-C in a terminal reaches the whole group: it is the supervisor who decides what happens to running jobs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return EngineProcess(socket.socket(fileno=int(sys.argv[1]))).main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

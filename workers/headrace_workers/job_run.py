@@ -1,0 +1,280 @@
+"""One job, from its delivery to its settlement, as a list of named steps:
+
+    decode -> admit -> fetch -> run -> store -> commit -> settle
+
+A crash between any two steps leads to a redelivery, and a redelivery finds the committed result.
+"""
+
+import asyncio
+import shutil
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from headrace_contracts import codec
+from headrace_contracts import event as events
+from headrace_contracts.attempts import Attempts
+from headrace_contracts.errors import BlobUnavailable, BrokerUnavailable, UndecodableMessage
+from headrace_contracts.file import Artifact, File
+from headrace_contracts.job import Job, decode_job
+from headrace_contracts.names import artifact_prefix
+from headrace_contracts.result import Result, Status, Timings
+from headrace_contracts.tasks.registry import TaskInput, output_type
+from headrace_storage.attempts import get_attempts
+from headrace_storage.delivery import Delivery
+from headrace_storage.events import publish_event
+from headrace_storage.results import get_result
+from headrace_workers import admission
+from headrace_workers.engine_run import EngineRun, Stop
+from headrace_workers.frames import Done, Run
+from headrace_workers.lease import Lease
+from headrace_workers.outcome import EndAs, Interrupted, JobEnded, outcome_of
+from headrace_workers.settlement import Settlement
+from headrace_workers.surroundings import Surroundings
+
+T = TypeVar("T")
+
+# Stands in an engine's input for a file that lies in its folder by now.
+_FETCHED = File(blob="fetched", sha256="", size_bytes=0)
+
+# How long a finished job waits for a blob store that does not answer, before it goes back to the queue.
+STORE_PATIENCE_S = 60.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+
+
+class JobRun:
+    """What is known of one job while this worker has it."""
+
+    def __init__(self, delivery: Delivery, lease: Lease, around: Surroundings) -> None:
+        self.delivery = delivery
+        self.lease = lease
+        self.job: Job | None = None
+        """What was asked; None until it is decoded."""
+        self.started_at: datetime | None = None
+        """When the engine took it."""
+        self._around = around
+        self._taken_at = around.clock.now()
+        self._stop: Stop | None = None
+        self._engine_run: EngineRun | None = None
+        self._attempts = Attempts()
+        self._timings = Timings()
+        self._settlement = Settlement(around, delivery, lease)
+        self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
+
+    def stop(self, why: Stop) -> None:
+        """Stop as soon as possible: the job was canceled, or the worker is stopping."""
+        self._stop = self._stop or why
+        if self._engine_run is not None:
+            self._engine_run.stop(why)
+
+    async def run(self) -> None:
+        """All steps. Returns when the job is settled, or when somebody else has to settle it."""
+        async with self.lease.kept():
+            try:
+                job = self.job = self._decode()
+            except UndecodableMessage as error:
+                await self._settlement.reject(error)
+                return
+            self._log = self._log.bind(job_id=job.id, tenant=job.tenant)
+            scratch = Path(tempfile.mkdtemp(dir=self._around.scratch))
+            try:
+                await self._attempt(job, scratch)
+            except Exception as error:  # noqa: BLE001 - the job boundary: everything becomes an outcome
+                await self._conclude(job, error)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def _attempt(self, job: Job, scratch: Path) -> None:
+        task_input = await self._admit(job)
+        self._check_stop()
+        files = await self._fetch(task_input, scratch)
+        self._check_stop()
+        out_dir = scratch / "out"
+        out_dir.mkdir()
+        done = await self._run(job, task_input, files, out_dir)
+        artifacts = await self._store(job, done, out_dir)
+        await self._settlement.end(job, self._result(job, done, artifacts))
+
+    def _decode(self) -> Job:
+        d = self.delivery
+        return decode_job(d.subject, d.headers, d.data, d.stream_sequence, d.stored_at)
+
+    async def _admit(self, job: Job) -> TaskInput:
+        """Refuse a job that has ended, waited too long, used up its attempts or has a wrong input."""
+        around = self._around
+        await self._check_not_ended(job)
+        admission.check_waiting_time(job, around.spec, around.clock.now())
+        if self.delivery.num_delivered > 1:
+            self._attempts = await get_attempts(around.connection, job.tenant, job.model, job.id)
+            ended = admission.used_up(self._attempts, self.delivery.num_delivered, around.spec)
+            if ended is not None:
+                await self._end_as(job, ended)
+                raise JobEnded("its attempts are used up")
+        return admission.read_input(job, around.spec)
+
+    async def _check_not_ended(self, job: Job) -> None:
+        try:
+            result = await get_result(self._around.connection, job.tenant, job.model, job.id)
+        except UndecodableMessage as error:
+            raise JobEnded("its subject holds something that is no result") from error
+        if result is not None:
+            raise JobEnded("it has a result already")
+
+    async def _fetch(self, task_input: TaskInput, scratch: Path) -> dict[str, str]:
+        """Bring every input file into the scratch folder, size and hash checked."""
+        began = self._around.clock.monotonic()
+        paths = {}
+        for name, file in admission.files_of(task_input).items():
+            path = scratch / name
+            if file.inline is not None:
+                path.write_bytes(file.inline)
+            else:
+                key, size_bytes, sha256 = file.blob, file.size_bytes, file.sha256
+                assert key is not None
+                assert size_bytes is not None
+                assert sha256 is not None
+                get_to = self._around.blobs.get_to
+                await self._through_outages(partial(get_to, key, path, size_bytes=size_bytes, sha256=sha256))
+            paths[name] = str(path)
+        self._timings = msgspec.structs.replace(self._timings, fetch_s=self._around.clock.monotonic() - began)
+        return paths
+
+    async def _run(self, job: Job, task_input: TaskInput, files: dict[str, str], out_dir: Path) -> Done:
+        spec = self._around.spec
+        without_files = msgspec.structs.replace(task_input, **dict.fromkeys(files, _FETCHED)) if files else task_input
+        run = Run(job.id, self._attempt_number, msgspec.Raw(msgspec.msgpack.encode(without_files)), files, str(out_dir))
+        limit_s = min(job.body.timeout_s or spec.timeouts.run_s, spec.timeouts.run_s)
+        self._engine_run = EngineRun(
+            self._around.host,
+            run,
+            limit_s,
+            self._around.clock,
+            lambda: self._started(job),
+            lambda e: self._emit(job, e),
+        )
+        done = await self._engine_run.result()
+        self._engine_run = None
+        return done
+
+    async def _store(self, job: Job, done: Done, out_dir: Path) -> tuple[Artifact, ...]:
+        """Store what the engine made, under this attempt's own prefix, and read back what the store has."""
+        began = self._around.clock.monotonic()
+        nonce = f"{self.delivery.num_delivered}-{self._around.rng.getrandbits(48):012x}"
+        prefix = artifact_prefix(job.tenant, job.model, job.id, nonce)
+        blobs = self._around.blobs
+        artifacts = []
+        for file in done.files:
+            key = prefix + file.name
+            sent = await self._through_outages(partial(blobs.put, key, out_dir / file.name, file.content_type))
+            kept = await self._through_outages(partial(blobs.stat, key))
+            if (kept.size_bytes, kept.sha256) != (sent.size_bytes, sent.sha256):
+                raise BlobUnavailable(key, "the store has other bytes than were sent")
+            artifacts.append(kept.as_artifact(file.name))
+        self._timings = msgspec.structs.replace(
+            self._timings, run_s=done.run_s, store_s=self._around.clock.monotonic() - began
+        )
+        return tuple(artifacts)
+
+    async def _conclude(self, job: Job, error: Exception) -> None:
+        around = self._around
+        if not isinstance(error, (JobEnded, Interrupted)):
+            self._log.warning(
+                "attempt ended", attempt=self._attempt_number, error=type(error).__name__, at=_raised_at(error)
+            )
+        retry = around.spec.retry
+        outcome = outcome_of(error, self._attempts, self.delivery.num_delivered, retry, around.worker_id, around.rng)
+        if isinstance(outcome, EndAs):
+            await self._end_as(job, outcome)
+        else:
+            await self._settlement.settle(job, outcome, self._attempt_number)
+
+    async def _end_as(self, job: Job, outcome: EndAs) -> None:
+        result = self._base_result(job, outcome.status, msgspec.Raw(codec.encode(None, job.encoding)))
+        if outcome.dead_reason is not None:
+            await self._settlement.bury(job, outcome.dead_reason)
+        await self._settlement.end(job, msgspec.structs.replace(result, error=outcome.error))
+
+    def _result(self, job: Job, done: Done, artifacts: tuple[Artifact, ...]) -> Result:
+        spec = self._around.spec
+        output = msgspec.msgpack.decode(done.output, type=output_type(spec.task))
+        gpu_s = done.run_s if self._around.host.device.startswith("cuda") else 0.0
+        cost = done.run_s * spec.price_per_s if spec.price_per_s else None
+        return msgspec.structs.replace(
+            self._base_result(job, Status.SUCCEEDED, msgspec.Raw(codec.encode(output, job.encoding))),
+            artifacts=artifacts,
+            usage=msgspec.structs.replace(done.usage, gpu_s=gpu_s, cost=cost),
+        )
+
+    def _base_result(self, job: Job, status: Status, output: msgspec.Raw) -> Result:
+        return Result(
+            id=job.id,
+            model=job.model,
+            version=self._around.spec.version,
+            status=status,
+            output=output,
+            attempts=self._attempt_number
+            if self.started_at is not None
+            else self._attempts.spent(self.delivery.num_delivered),
+            created_at=job.created_at,
+            started_at=self.started_at,
+            completed_at=self._around.clock.now(),
+            worker=self._around.worker_id,
+            timings=self._waiting_times(job),
+            metadata=job.body.metadata,
+        )
+
+    def _waiting_times(self, job: Job) -> Timings:
+        """Split the wait before this delivery into waiting for the model to load and waiting for a turn."""
+        host = self._around.host
+        waited_s = max(0.0, (self._taken_at - job.created_at).total_seconds())
+        loading_s = (host.ready_at - max(host.loading_since, job.created_at)).total_seconds()
+        load_s = min(waited_s, max(0.0, loading_s))
+        return msgspec.structs.replace(self._timings, queued_s=waited_s - load_s, load_s=load_s)
+
+    @property
+    def _attempt_number(self) -> int:
+        return self._attempts.spent(self.delivery.num_delivered) + 1
+
+    async def _started(self, job: Job) -> None:
+        now = self._around.clock.now()
+        self.started_at = now
+        await self._emit(job, events.Started(job.id, now, self._attempt_number, self._around.worker_id))
+
+    async def _emit(self, job: Job, event: events.AnyEvent) -> None:
+        try:
+            await publish_event(self._around.connection, job.tenant, job.model, event, job.encoding)
+        except BrokerUnavailable:
+            self._log.info("event lost", event_kind=events.event_name(event))
+
+    async def _through_outages(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Repeat `operation` while the store does not answer, for a while: what it waits for was dear."""
+        give_up_at = self._around.clock.monotonic() + STORE_PATIENCE_S
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await operation()
+            except BlobUnavailable:
+                if self._stop is not None or self._around.clock.monotonic() > give_up_at:
+                    raise
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _check_stop(self) -> None:
+        if self._stop is Stop.CANCELED:
+            raise JobEnded("canceled")
+        if self._stop is Stop.SHUTDOWN:
+            raise Interrupted("the worker is stopping")
+
+
+def _raised_at(error: Exception) -> str:
+    """File and line that raised, without the message: it may quote the prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

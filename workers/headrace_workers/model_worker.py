@@ -1,0 +1,154 @@
+"""One model on one worker: draws its jobs, runs as many as the engine takes, keeps the next ones ready."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.heartbeat import EngineStatus
+from headrace_contracts.names import Lane
+from headrace_storage.control import listen_for_cancels
+from headrace_storage.delivery import Delivery
+from headrace_storage.puller import JobPuller
+from headrace_storage.topology import ACK_WAIT_S
+from headrace_workers.engine_run import Stop
+from headrace_workers.job_run import JobRun
+from headrace_workers.lane_order import LaneOrder
+from headrace_workers.lease import Lease
+from headrace_workers.surroundings import Surroundings
+
+# Jobs held beyond those in the engine, so that inputs are there when it is free. More would keep them from others.
+PREFETCH = 1
+# How often a busy worker looks for a job to hold. Longer leaves the engine idle between short jobs.
+LOOK_EVERY_S = 0.25
+PAUSE_AFTER_OUTAGE_S = 0.5
+
+
+class ModelWorker:
+    """Pulls and runs the jobs of one model. Run `serve` as a task; `drain` ends it."""
+
+    def __init__(self, around: Surroundings, changed: Callable[[], None]) -> None:
+        self._around = around
+        self._changed = changed
+        self._slots = around.spec.batching.max_size
+        self._puller = JobPuller(around.connection, around.spec.name)
+        self._lanes = LaneOrder()
+        self._jobs: dict[asyncio.Task[None], JobRun] = {}
+        self._by_sequence: dict[int, asyncio.Task[None]] = {}
+        self._draining = False
+        self._released = asyncio.Event()
+        self._pulling: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger().bind(model=around.spec.name)
+
+    @property
+    def status(self) -> EngineStatus:
+        """For the heartbeat."""
+        host = self._around.host
+        running = tuple(job.job.id for job in self._jobs.values() if job.job is not None and job.started_at is not None)
+        return EngineStatus(
+            model=self._around.spec.name,
+            state=host.state,
+            slots=self._slots,
+            running=running,
+            held=len(self._jobs) - len(running),
+            detail=host.detail,
+        )
+
+    async def serve(self) -> None:
+        """Pull and run until `drain`; then returns when no job is left."""
+        await listen_for_cancels(self._around.connection, self._around.spec.name, self._on_cancel)
+        async with asyncio.TaskGroup() as jobs:
+            self._pulling = asyncio.create_task(self._pull(jobs))
+            try:
+                await self._pulling
+            except asyncio.CancelledError:
+                if not self._draining:
+                    raise
+            for delivery in self._puller.leftovers():
+                self._start(jobs, delivery).stop(Stop.SHUTDOWN)
+
+    def drain(self) -> None:
+        """Take no more jobs, and give back those that have not begun."""
+        self._draining = True
+        if self._pulling is not None:
+            self._pulling.cancel()
+        for job in self._jobs.values():
+            if job.started_at is None:
+                job.stop(Stop.SHUTDOWN)
+
+    def hand_back(self) -> None:
+        """The grace is over: stop running jobs at their next step and give them back."""
+        for job in self._jobs.values():
+            job.stop(Stop.SHUTDOWN)
+
+    async def _pull(self, jobs: asyncio.TaskGroup) -> None:
+        while True:
+            await self._around.host.ready.wait()
+            room = self._slots + PREFETCH - len(self._jobs)
+            if room <= 0:
+                await self._until_released()
+                continue
+            try:
+                deliveries = await self._draw(room)
+            except BrokerUnavailable as error:
+                self._log.warning("no jobs from the broker", error=str(error))
+                await asyncio.sleep(PAUSE_AFTER_OUTAGE_S)
+                continue
+            for delivery in deliveries:
+                self._start(jobs, delivery)
+
+    async def _draw(self, room: int) -> list[Delivery]:
+        """Jobs that wait now, by lane; with a free slot, else wait for one.
+
+        Only an idle engine waits at the broker. A busy one takes what nobody waits for: else it would hold a job that
+        another worker could run at once.
+        """
+        asked = self._lanes.next()
+        for lane in asked:
+            deliveries = await self._puller.take(lane, room)
+            if deliveries:
+                self._lanes.drew(asked, lane)
+                return deliveries
+        self._lanes.drew(asked, None)
+        if len(self._jobs) < self._slots:
+            return sorted(await self._puller.wait(), key=lambda delivery: list(Lane).index(delivery.lane))
+        await self._until_released(LOOK_EVERY_S)
+        return []
+
+    async def _until_released(self, timeout_s: float | None = None) -> None:
+        self._released.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._released.wait()
+        except TimeoutError:
+            return
+
+    def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> JobRun:
+        job = JobRun(delivery, Lease(delivery, ACK_WAIT_S, self._around.clock), self._around)
+        sequence = delivery.stream_sequence
+        task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
+        self._jobs[task] = job
+        self._by_sequence[sequence] = task
+        task.add_done_callback(lambda done: self._release(done, sequence))
+        self._changed()
+        return job
+
+    async def _run(self, job: JobRun, earlier: "asyncio.Task[None] | None") -> None:
+        if earlier is not None:
+            # Our own earlier delivery lost its lease and still runs: its result will end this one.
+            async with job.lease.kept():
+                await asyncio.wait([earlier])
+        await job.run()
+
+    def _release(self, task: "asyncio.Task[None]", sequence: int) -> None:
+        del self._jobs[task]
+        if self._by_sequence.get(sequence) is task:
+            del self._by_sequence[sequence]
+        self._released.set()
+        self._changed()
+
+    async def _on_cancel(self, tenant: str, job_id: str) -> None:
+        for job in self._jobs.values():
+            if job.job is not None and (job.job.tenant, job.job.id) == (tenant, job_id):
+                job.stop(Stop.CANCELED)

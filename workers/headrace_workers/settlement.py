@@ -1,0 +1,186 @@
+"""The last steps of a job: commit the result, then answer the broker. Never the other way round."""
+
+import asyncio
+from collections.abc import Callable
+from typing import assert_never
+
+import msgspec
+import structlog
+
+from headrace_contracts import codec
+from headrace_contracts import event as events
+from headrace_contracts.attempts import Attempts
+from headrace_contracts.codec import Encoding
+from headrace_contracts.errors import (
+    BlobError,
+    BrokerUnavailable,
+    ErrorCode,
+    Fault,
+    InvalidName,
+    QueueFull,
+    UndecodableMessage,
+)
+from headrace_contracts.job import Job, job_id_of
+from headrace_contracts.names import check_token, job_id_of_sequence
+from headrace_contracts.result import Result, ResultError, Status
+from headrace_storage.attempts import change_attempts, forget_attempts
+from headrace_storage.dead import bury
+from headrace_storage.delivery import Delivery
+from headrace_storage.events import publish_event
+from headrace_storage.results import commit_result
+from headrace_workers.lease import Lease
+from headrace_workers.outcome import Forget, GiveBack, TryAgain
+from headrace_workers.surroundings import Surroundings
+
+# Between tries to commit while the broker does not take results. The work is done: nothing is gained by giving up.
+COMMIT_PAUSE_S = 1.0
+# Where messages of tenants whose names cannot be part of a subject are kept.
+NAMELESS_TENANT = "nameless"
+
+
+class Settlement:
+    """Ends one delivery."""
+
+    def __init__(self, around: Surroundings, delivery: Delivery, lease: Lease) -> None:
+        self._around = around
+        self._delivery = delivery
+        self._lease = lease
+        self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
+
+    async def end(self, job: Job, result: Result) -> None:
+        """Make `result` the end of the job unless it has one, then remove the job from the queue."""
+        won = await self._commit(job.tenant, result, job.encoding)
+        if not won:
+            await self._remove_artifacts(result)
+        self._log.info(
+            "job ended", job_id=job.id, tenant=job.tenant, status=result.status, won=won, attempts=result.attempts
+        )
+        await self._lease.ack()
+        if self._delivery.num_delivered > 1:
+            await self._forget(job)
+
+    async def settle(self, job: Job, outcome: TryAgain | GiveBack | Forget, attempt: int) -> None:
+        """Answer for a job that this delivery does not end.
+
+        The record is written before the answer: a delivery that is in neither would count as a crash.
+        """
+        try:
+            match outcome:
+                case Forget():
+                    await self._lease.ack()
+                case TryAgain():
+                    await self._change(
+                        job, lambda a: msgspec.structs.replace(a, failures=(*a.failures, outcome.failure))
+                    )
+                    await self._tell_retrying(job, outcome, attempt)
+                    await self._lease.nak(outcome.delay_s)
+                case GiveBack():
+                    await self._change(job, lambda a: msgspec.structs.replace(a, excused=a.excused + 1))
+                    await self._lease.nak(outcome.delay_s)
+                case _:
+                    assert_never(outcome)
+        except BrokerUnavailable as error:
+            # The job comes back when its lease has run out.
+            self._log.warning("could not answer for a job", job_id=job.id, error=str(error))
+
+    async def bury(self, job: Job, reason: str) -> None:
+        """Keep the original message for the operator."""
+        await self._bury(job.tenant, job.model, job.id, reason)
+
+    async def reject(self, error: UndecodableMessage) -> None:
+        """End a message that is no job: a failed result where an id can be known, the bytes in DEAD, then remove it."""
+        around, delivery = self._around, self._delivery
+        tenant = _valid_tenant(delivery.subject.split(".")[1])
+        try:
+            job_id = job_id_of(delivery.headers, delivery.stream_sequence)
+        except InvalidName:
+            job_id = job_id_of_sequence(delivery.stream_sequence)
+        encoding = _encoding_or_json(delivery)
+        await self._bury(tenant, around.spec.name, job_id, str(error))
+        result = Result(
+            id=job_id,
+            model=around.spec.name,
+            version=around.spec.version,
+            status=Status.FAILED,
+            output=msgspec.Raw(codec.encode(None, encoding)),
+            attempts=0,
+            created_at=delivery.stored_at,
+            completed_at=around.clock.now(),
+            worker=around.worker_id,
+            error=ResultError(ErrorCode.UNDECODABLE, str(error), Fault.INPUT, retryable=False),
+        )
+        await self._commit(tenant, result, encoding)
+        self._log.info("message rejected", job_id=job_id, tenant=tenant)
+        await self._lease.term(error.reason)
+
+    async def _commit(self, tenant: str, result: Result, encoding: Encoding) -> bool:
+        """Commit until the broker took the result or showed another."""
+        while True:
+            try:
+                return (await commit_result(self._around.connection, tenant, result, encoding)).won
+            except (BrokerUnavailable, QueueFull) as error:
+                self._log.warning("result not stored yet", job_id=result.id, error=str(error))
+                await asyncio.sleep(COMMIT_PAUSE_S)
+            except UndecodableMessage:
+                # Somebody published something else on the subject: that is how this job ended.
+                self._log.warning("the job's subject holds no result", job_id=result.id)
+                return False
+
+    async def _bury(self, tenant: str, model: str, job_id: str, reason: str) -> None:
+        delivery = self._delivery
+        while True:
+            try:
+                await bury(
+                    self._around.connection,
+                    tenant,
+                    model,
+                    job_id,
+                    original_subject=delivery.subject,
+                    headers=delivery.headers,
+                    data=delivery.data,
+                    reason=reason,
+                    sequence=delivery.stream_sequence,
+                )
+            except (BrokerUnavailable, QueueFull) as error:
+                self._log.warning("dead letter not stored yet", job_id=job_id, error=str(error))
+                await asyncio.sleep(COMMIT_PAUSE_S)
+            else:
+                return
+
+    async def _remove_artifacts(self, result: Result) -> None:
+        """The files of an attempt that lost; nothing refers to them."""
+        for artifact in result.artifacts:
+            try:
+                await self._around.blobs.delete(artifact.blob)
+            except BlobError as error:
+                self._log.warning("artifact of a lost attempt stays", key=artifact.blob, error=error.reason)
+
+    async def _forget(self, job: Job) -> None:
+        try:
+            await forget_attempts(self._around.connection, job.tenant, job.model, job.id)
+        except BrokerUnavailable:
+            self._log.info("record of attempts stays until it expires", job_id=job.id)
+
+    async def _change(self, job: Job, change: Callable[[Attempts], Attempts]) -> None:
+        await change_attempts(self._around.connection, job.tenant, job.model, job.id, change)
+
+    async def _tell_retrying(self, job: Job, outcome: TryAgain, attempt: int) -> None:
+        failure = outcome.failure
+        event = events.Retrying(
+            job.id, self._around.clock.now(), attempt, failure.code, failure.message, outcome.delay_s
+        )
+        await publish_event(self._around.connection, job.tenant, job.model, event, job.encoding)
+
+
+def _valid_tenant(token: str) -> str:
+    try:
+        return check_token("tenant", token)
+    except InvalidName:
+        return NAMELESS_TENANT
+
+
+def _encoding_or_json(delivery: Delivery) -> Encoding:
+    try:
+        return codec.encoding_of(delivery.headers, delivery.data)
+    except UndecodableMessage:
+        return Encoding.JSON

@@ -1,0 +1,30 @@
+"""What every job of one model on one worker shares."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace_contracts.clock import Clock
+from headrace_contracts.model import ModelSpec
+from headrace_storage.blobs.port import BlobStore
+from headrace_storage.connection import Connection
+from headrace_workers.engine_host import EngineHost
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The worker's connections and its engine for one model."""
+
+    connection: Connection
+    blobs: BlobStore
+    host: EngineHost
+    clock: Clock
+    rng: random.Random
+    worker_id: str
+    scratch: Path
+    """Folder for the files of running jobs."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model."""
+        return self.host.spec

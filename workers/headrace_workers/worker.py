@@ -1,0 +1,171 @@
+"""A worker process: connections, one `ModelWorker` per model, heartbeats, and an orderly end."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from headrace_contracts.clock import Clock
+from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.heartbeat import WorkerStatus
+from headrace_contracts.model import ModelSpec
+from headrace_contracts.settings import Settings
+from headrace_storage.blobs import open_blobs
+from headrace_storage.blobs.port import BlobStore
+from headrace_storage.connection import Connection
+from headrace_storage.registry import get_model
+from headrace_storage.topology import HEARTBEAT_TTL_S, check_consumers, ensure_topology
+from headrace_storage.workers import put_status, remove_status
+from headrace_workers.admission import check_defaults
+from headrace_workers.engine_host import EngineHost
+from headrace_workers.model_worker import ModelWorker
+from headrace_workers.surroundings import Surroundings
+from headrace_workers.unroutable import end_unroutable_jobs
+
+# Three heartbeats fit into the time after which a worker counts as gone.
+HEARTBEAT_EVERY_S = HEARTBEAT_TTL_S / 3
+# How long running jobs may go on after a SIGTERM; container platforms kill after 30 s.
+GRACE_S = 25.0
+# After that, engines get this long to stop at a step and jobs to be given back.
+HAND_BACK_S = 15.0
+# A job that starts and ends changes the state several times within milliseconds.
+CHANGES_TOGETHER_S = 0.05
+
+
+class Worker:
+    """Serves some models until it is told to stop."""
+
+    def __init__(self, settings: Settings, models: tuple[str, ...], clock: Clock, grace_s: float = GRACE_S) -> None:
+        self._settings = settings
+        self._models = models
+        self._clock = clock
+        self._grace_s = grace_s
+        self._rng = random.SystemRandom()
+        self.id = f"{_token(socket.gethostname())}-{os.getpid()}-{self._rng.getrandbits(24):06x}"
+        self._started_at = clock.now()
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._model_workers: list[ModelWorker] = []
+        self._log = structlog.get_logger().bind(worker=self.id)
+
+    def stop(self) -> None:
+        """Finish what runs, give back the rest, and return from `run`. Calling it twice is fine."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            BrokerUnavailable: no broker at the start, or the connection was given up for good.
+            UnknownModel: one of the models is not in the registry.
+            TopologyDrift: the broker has other settings than Headrace needs.
+        """
+        try:
+            await self._run()
+        except ExceptionGroup as group:
+            # A caller wants to know what went wrong, not which task noticed.
+            raise _first(group) from group
+        self._log.info("worker stopped")
+
+    async def _run(self) -> None:
+        async with (
+            Connection(self._settings.nats, name=self.id) as connection,
+            open_blobs(self._settings, connection.nc) as blobs,
+        ):
+            await ensure_topology(connection)
+            specs = [await self._model(connection, name) for name in self._models]
+            with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._serve(tasks, connection, blobs, specs, Path(scratch))
+            with contextlib.suppress(BrokerUnavailable):
+                await remove_status(connection, self.id)
+
+    async def _serve(
+        self, tasks: asyncio.TaskGroup, connection: Connection, blobs: BlobStore, specs: list[ModelSpec], scratch: Path
+    ) -> None:
+        """Start everything, wait for `stop`, end everything. A task that dies takes the worker down with it."""
+        background = [
+            tasks.create_task(self._beat(connection)),
+            tasks.create_task(self._watch(connection)),
+            tasks.create_task(end_unroutable_jobs(connection, self._clock)),
+        ]
+        serving = []
+        for spec in specs:
+            host = EngineHost(spec, self._settings.cache_path, self._clock, self._changed.set)
+            around = Surroundings(connection, blobs, host, self._clock, self._rng, self.id, scratch)
+            model_worker = ModelWorker(around, self._changed.set)
+            self._model_workers.append(model_worker)
+            background.append(tasks.create_task(host.supervise()))
+            serving.append(tasks.create_task(model_worker.serve()))
+        self._log.info("worker started", models=[spec.name for spec in specs])
+        await self._stopping.wait()
+        await self._drain(serving)
+        for task in background:
+            task.cancel()
+
+    async def _drain(self, serving: list[asyncio.Task[None]]) -> None:
+        self._log.info("worker draining", grace_s=self._grace_s)
+        self._changed.set()
+        for model_worker in self._model_workers:
+            model_worker.drain()
+        _, running = await asyncio.wait(serving, timeout=self._grace_s)
+        if running:
+            for model_worker in self._model_workers:
+                model_worker.hand_back()
+            _, running = await asyncio.wait(running, timeout=HAND_BACK_S)
+        for task in running:
+            # Their jobs come back when the leases run out.
+            task.cancel()
+
+    async def _beat(self, connection: Connection) -> None:
+        """Publish the worker's state: every few seconds, and at once when it changes."""
+        while True:
+            self._changed.clear()
+            try:
+                await put_status(connection, self._status())
+            except BrokerUnavailable as error:
+                self._log.warning("heartbeat not sent", error=str(error))
+            # Many changes at once make one heartbeat.
+            await asyncio.sleep(CHANGES_TOGETHER_S)
+            try:
+                async with asyncio.timeout(HEARTBEAT_EVERY_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _watch(self, connection: Connection) -> None:
+        """End the worker loudly when its connection was given up: only a new process helps."""
+        await connection.closed.wait()
+        raise BrokerUnavailable(connection.url, connection.last_error or "the connection was closed")
+
+    async def _model(self, connection: Connection, name: str) -> ModelSpec:
+        spec = await get_model(connection, name)
+        check_defaults(spec)
+        await check_consumers(connection, name)
+        return spec
+
+    def _status(self) -> WorkerStatus:
+        return WorkerStatus(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            at=self._clock.now(),
+            draining=self._stopping.is_set(),
+            engines=tuple(model_worker.status for model_worker in self._model_workers),
+        )
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
+
+
+def _token(text: str) -> str:
+    """Text as part of a key: other characters become dashes."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)[:40]
