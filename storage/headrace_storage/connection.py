@@ -17,7 +17,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.errors import BrokerUnavailable, SettingsError
 from headrace_contracts.settings import NatsSettings
 
 # Two missed pings end a connection whose server is frozen or unplugged: 10 s. The client's own default is 4 minutes.
@@ -48,6 +48,7 @@ class Connection:
 
         Raises:
             BrokerUnavailable: no server answered in 10 s, or it refused us, or it has no JetStream.
+            SettingsError: certificates cannot be read, or nkeys need a library that is not installed.
         """
         s = self._settings
         options: dict[str, Any] = {  # Any: the client's options have a type each
@@ -74,6 +75,8 @@ class Connection:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await self.nc.connect(**{key: value for key, value in options.items() if value is not None})
             await self.js.account_info()
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"`creds` and `nkey` need {error.name}: pip install 'nats-py[nkeys]'") from error
         except (OSError, TimeoutError, nats.errors.Error) as error:
             reason = self.last_error or str(error) or type(error).__name__
             await self._abandon()
@@ -154,7 +157,11 @@ class Connection:
 def _tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
     if not (settings.ca or settings.cert):
         return None
-    context = ssl.create_default_context(cafile=settings.ca)
-    if settings.cert:
-        context.load_cert_chain(settings.cert, settings.key)
+    try:
+        context = ssl.create_default_context(cafile=settings.ca)
+        if settings.cert:
+            context.load_cert_chain(settings.cert, settings.key)
+    except OSError as error:
+        files = ", ".join(f"{name} {getattr(settings, name)!r}" for name in ("ca", "cert", "key"))
+        raise SettingsError(f"certificates for NATS ({files}): {error.strerror}") from error
     return context

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 import nats.errors
@@ -44,7 +44,7 @@ async def publish_event(connection: Connection, tenant: str, model: str, event: 
 
 async def follow_events(
     connection: Connection, tenant: str, model: str, job_id: str, ended: asyncio.Event | None = None
-) -> AsyncIterator[AnyEvent]:
+) -> AsyncGenerator[AnyEvent, None]:
     """Every event of a job from its beginning, as they come.
 
     Ends some time after `ended` is set, when all events stored until then have been given; without it, never. Messages
@@ -60,11 +60,9 @@ async def follow_events(
             ordered_consumer=True,
             config=api.ConsumerConfig(deliver_policy=api.DeliverPolicy.ALL, inactive_threshold=30.0),
         )
-    end = (
-        None
-        if ended is None
-        else asyncio.create_task(_announce_last(connection, tenant, model, job_id, ended, arrived))
-    )
+    end = None
+    if ended is not None:
+        end = asyncio.create_task(_announce_last(connection, tenant, model, job_id, ended, arrived))
     seen = 0
     last: int | None = None
     try:

@@ -6,24 +6,30 @@ import nats.js.errors
 from headrace_contracts.errors import InvalidSpec, UnknownModel
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Bucket
+from headrace_storage.buckets import bucket_entries
 from headrace_storage.connection import Connection
-from headrace_storage.topology import ensure_consumers
+from headrace_storage.topology import ACK_WAIT_S, ensure_consumers
 
 
-async def add_model(connection: Connection, spec: ModelSpec) -> None:
+async def add_model(connection: Connection, spec: ModelSpec, ack_wait_s: float = ACK_WAIT_S) -> None:
     """Put a model into the registry, or change it, and create its consumers.
+
+    Args:
+        connection: the broker.
+        spec: the model.
+        ack_wait_s: lease on one job; a worker that dies is noticed after it.
 
     Raises:
         TopologyDrift: its consumers exist with other settings.
     """
-    await ensure_consumers(connection, spec.name)
+    await ensure_consumers(connection, spec.name, ack_wait_s)
     with connection.errors():
         bucket = await connection.js.key_value(Bucket.MODELS)
         await bucket.put(spec.name, msgspec.json.encode(spec))
 
 
 async def remove_model(connection: Connection, name: str) -> None:
-    """Take a model out of the registry; its consumers stay until the jobs in them are done."""
+    """Take a model out of the registry: jobs that still wait for it will end as `unknown_model`."""
     with connection.errors():
         bucket = await connection.js.key_value(Bucket.MODELS)
         await bucket.delete(name)
@@ -51,17 +57,16 @@ async def get_model(connection: Connection, name: str) -> ModelSpec:
 
 async def model_names(connection: Connection) -> tuple[str, ...]:
     """Names of all models, sorted."""
-    with connection.errors():
-        try:
-            bucket = await connection.js.key_value(Bucket.MODELS)
-            return tuple(sorted(await bucket.keys()))
-        except (nats.js.errors.NoKeysError, nats.js.errors.BucketNotFoundError):
-            return ()
+    return tuple(name for name, _ in await bucket_entries(connection, Bucket.MODELS))
 
 
 async def list_models(connection: Connection) -> list[ModelSpec]:
-    """All models, by name."""
-    return [await get_model(connection, name) for name in await model_names(connection)]
+    """All models, by name.
+
+    Raises:
+        InvalidSpec: an entry was written by another version, or by hand.
+    """
+    return [_decode(name, value) for name, value in await bucket_entries(connection, Bucket.MODELS)]
 
 
 def _decode(name: str, value: bytes | None) -> ModelSpec:

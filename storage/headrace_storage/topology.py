@@ -106,14 +106,14 @@ def bucket_configs(limits: StorageLimits) -> list[api.KeyValueConfig]:
     ]
 
 
-def consumer_config(model: str, lane: Lane) -> api.ConsumerConfig:
+def consumer_config(model: str, lane: Lane, ack_wait_s: float = ACK_WAIT_S) -> api.ConsumerConfig:
     """The durable pull consumer of one model and lane."""
     return api.ConsumerConfig(
         name=consumer_name(model, lane),
         durable_name=consumer_name(model, lane),
         filter_subject=consumer_filter(model, lane),
         ack_policy=api.AckPolicy.EXPLICIT,
-        ack_wait=ACK_WAIT_S,
+        ack_wait=ack_wait_s,
         # The server's own limit leaves a job in the stream that no counter shows; we count attempts ourselves.
         max_deliver=-1,
         max_ack_pending=10_000,
@@ -138,14 +138,14 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
                 raise TopologyDrift(f"bucket {bucket.bucket}", (str(error.description),)) from error
 
 
-async def ensure_consumers(connection: Connection, model: str) -> None:
+async def ensure_consumers(connection: Connection, model: str, ack_wait_s: float = ACK_WAIT_S) -> None:
     """Create a model's consumers, one per lane. An admin's step: workers only bind.
 
     Raises:
         TopologyDrift: one exists with other settings.
     """
     for lane in Lane:
-        wanted = consumer_config(model, lane)
+        wanted = consumer_config(model, lane, ack_wait_s)
         with connection.errors():
             try:
                 info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
@@ -155,18 +155,21 @@ async def ensure_consumers(connection: Connection, model: str) -> None:
         _refuse_drift(f"consumer {wanted.name}", wanted, info.config)
 
 
-async def check_consumers(connection: Connection, model: str) -> None:
-    """Make sure that a model's consumers are there.
+async def lease_of_consumers(connection: Connection, model: str) -> float:
+    """Seconds for which a model's consumers lend a job: the shortest `ack_wait` of its lanes.
 
     Raises:
-        UnknownModel: one is missing.
+        UnknownModel: a consumer is missing.
     """
+    leases = []
     for lane in Lane:
         with connection.errors():
             try:
-                await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
+                info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
             except nats.js.errors.NotFoundError as error:
                 raise UnknownModel(model) from error
+        leases.append(float(info.config.ack_wait or ACK_WAIT_S))
+    return min(leases)
 
 
 async def _ensure_stream(connection: Connection, wanted: api.StreamConfig) -> None:

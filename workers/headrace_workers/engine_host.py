@@ -126,8 +126,8 @@ class EngineHost:
         if self._writer is not None and job_id in self._jobs:
             self._writer.write(pack(Cancel(job_id)))
 
-    def kill(self, code: ErrorCode, reason: str, culprit: str) -> None:
-        """End the process at once because of one job; it is started again."""
+    def kill(self, code: ErrorCode, reason: str, culprit: str | None) -> None:
+        """End the process at once, because of one job if it is known which; it is started again."""
         if self._process is not None and self._process.returncode is None:
             self._cause = EngineDied(code, reason, culprit)
             self._process.kill()

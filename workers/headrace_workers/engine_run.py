@@ -69,7 +69,10 @@ class EngineRun:
         """
         if self._stop is not None:
             raise self._why_stopped(self._stop)
-        self._frames = self._host.open(self._run)
+        try:
+            self._frames = self._host.open(self._run)
+        except EngineDied as died:
+            raise Interrupted(died.message) from died
         try:
             while True:
                 frame = await self._next_frame(self._frames)
@@ -134,7 +137,8 @@ class EngineRun:
             self.stop(Stop.TIMEOUT)
         elif now >= self._host.last_frame_at + self._host.spec.timeouts.step_s:
             silence = f"no step of the engine in {self._host.spec.timeouts.step_s:g} s"
-            self._host.kill(ErrorCode.ENGINE_HUNG, silence, self._run.job_id)
+            # No culprit: any job of the batch may be the one that hangs.
+            self._host.kill(ErrorCode.ENGINE_HUNG, silence, culprit=None)
 
     def _after_death(self, died: EngineDied) -> Exception:
         if self._stop is not None:

@@ -11,7 +11,6 @@ from headrace_contracts.names import Lane
 from headrace_storage.control import listen_for_cancels
 from headrace_storage.delivery import Delivery
 from headrace_storage.puller import JobPuller
-from headrace_storage.topology import ACK_WAIT_S
 from headrace_workers.engine_run import Stop
 from headrace_workers.job_run import JobRun
 from headrace_workers.lane_order import LaneOrder
@@ -125,7 +124,7 @@ class ModelWorker:
             return
 
     def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> JobRun:
-        job = JobRun(delivery, Lease(delivery, ACK_WAIT_S, self._around.clock), self._around)
+        job = JobRun(delivery, Lease(delivery, self._around.lease_s, self._around.clock), self._around)
         sequence = delivery.stream_sequence
         task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
         self._jobs[task] = job

@@ -23,6 +23,8 @@ class Surroundings:
     worker_id: str
     scratch: Path
     """Folder for the files of running jobs."""
+    lease_s: float
+    """For how long the broker lends a job without a renewal: the consumers' `ack_wait`."""
 
     @property
     def spec(self) -> ModelSpec:

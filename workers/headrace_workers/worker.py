@@ -19,7 +19,7 @@ from headrace_storage.blobs import open_blobs
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_storage.registry import get_model
-from headrace_storage.topology import HEARTBEAT_TTL_S, check_consumers, ensure_topology
+from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
 from headrace_workers.admission import check_defaults
 from headrace_workers.engine_host import EngineHost
@@ -33,6 +33,7 @@ HEARTBEAT_EVERY_S = HEARTBEAT_TTL_S / 3
 GRACE_S = 25.0
 # After that, engines get this long to stop at a step and jobs to be given back.
 HAND_BACK_S = 15.0
+RESTORE_PAUSE_S = 0.5
 # A job that starts and ends changes the state several times within milliseconds.
 CHANGES_TOGETHER_S = 0.05
 
@@ -78,7 +79,7 @@ class Worker:
             open_blobs(self._settings, connection.nc) as blobs,
         ):
             await ensure_topology(connection)
-            specs = [await self._model(connection, name) for name in self._models]
+            specs = [await get_model(connection, name) for name in self._models]
             with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
                 async with asyncio.TaskGroup() as tasks:
                     await self._serve(tasks, connection, blobs, specs, Path(scratch))
@@ -92,12 +93,15 @@ class Worker:
         background = [
             tasks.create_task(self._beat(connection)),
             tasks.create_task(self._watch(connection)),
+            tasks.create_task(self._restore_topology(connection)),
             tasks.create_task(end_unroutable_jobs(connection, self._clock)),
         ]
         serving = []
         for spec in specs:
+            check_defaults(spec)
+            lease_s = await lease_of_consumers(connection, spec.name)
             host = EngineHost(spec, self._settings.cache_path, self._clock, self._changed.set)
-            around = Surroundings(connection, blobs, host, self._clock, self._rng, self.id, scratch)
+            around = Surroundings(connection, blobs, host, self._clock, self._rng, self.id, scratch, lease_s)
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)
             background.append(tasks.create_task(host.supervise()))
@@ -143,11 +147,20 @@ class Worker:
         await connection.closed.wait()
         raise BrokerUnavailable(connection.url, connection.last_error or "the connection was closed")
 
-    async def _model(self, connection: Connection, name: str) -> ModelSpec:
-        spec = await get_model(connection, name)
-        check_defaults(spec)
-        await check_consumers(connection, name)
-        return spec
+    async def _restore_topology(self, connection: Connection) -> None:
+        """After every reconnect: streams and buckets in the broker's memory are gone if it was restarted."""
+        reconnected = asyncio.Event()
+        connection.on_reconnect(reconnected.set)
+        while True:
+            await reconnected.wait()
+            reconnected.clear()
+            try:
+                await ensure_topology(connection)
+            except BrokerUnavailable as error:
+                self._log.warning("topology not checked yet", error=str(error))
+                await asyncio.sleep(RESTORE_PAUSE_S)
+                reconnected.set()
+            self._changed.set()
 
     def _status(self) -> WorkerStatus:
         return WorkerStatus(

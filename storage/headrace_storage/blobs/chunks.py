@@ -41,27 +41,28 @@ async def send_chunks(stream: ObjectStream, key: str, nuid: str, file: BinaryIO)
 
     async def confirm() -> None:
         nonlocal last_seq
-        seq = await unconfirmed.popleft()
+        # Shielded, and not taken out before: a cancelled upload has to wait for it too.
+        seq = await asyncio.shield(unconfirmed[0])
+        unconfirmed.popleft()
         # Tasks publish in the order in which they were made; the broker's sequence proves it.
         if seq <= last_seq:
             raise BlobMismatch(key, "its chunks reached the broker in another order")
         last_seq = seq
 
     try:
-        async with asyncio.TaskGroup() as publishing:
-            while block := await asyncio.to_thread(_read_block, file, digest):
-                size_bytes += len(block)
-                for at in range(0, len(block), CHUNK_BYTES):
-                    if len(unconfirmed) == WINDOW:
-                        await confirm()
-                    chunk = block[at : at + CHUNK_BYTES]
-                    unconfirmed.append(publishing.create_task(stream.publish_chunk(key, nuid, chunk)))
-                    chunks += 1
-            while unconfirmed:
-                await confirm()
-    except BaseExceptionGroup as group:
-        # The window fails together and for one reason: the first says it.
-        raise group.exceptions[0] from None
+        while block := await asyncio.to_thread(_read_block, file, digest):
+            size_bytes += len(block)
+            for at in range(0, len(block), CHUNK_BYTES):
+                if len(unconfirmed) == WINDOW:
+                    await confirm()
+                chunk = block[at : at + CHUNK_BYTES]
+                unconfirmed.append(asyncio.create_task(stream.publish_chunk(key, nuid, chunk)))
+                chunks += 1
+        while unconfirmed:
+            await confirm()
+    finally:
+        # After a failure: chunks still under way would be stored behind the purge that follows.
+        await asyncio.gather(*unconfirmed, return_exceptions=True)
     return SentChunks(size_bytes, chunks, digest.digest())
 
 
@@ -91,13 +92,15 @@ async def _locate(stream: ObjectStream, record: ObjectRecord, index: int) -> int
 
     Chunks of one upload are in order and mostly without others in between: a guess is right, or too early.
     """
-    seq = 1
-    while batch := await stream.batch(record.name, stream.chunks_subject(record.nuid), seq, 1):
-        at = record.chunks - 1 - batch[0].pending
-        if at >= index:
-            break
-        seq = batch[0].seq + index - at
-    return seq
+    # The first chunk comes with the count of all: only if none is missing do the counts below say which chunk it is.
+    (found,) = await _batch(stream, record, 0, 1, 1)
+    while (at := record.chunks - 1 - found.pending) < index:
+        seq = found.seq + index - at
+        batch = await stream.batch(record.name, stream.chunks_subject(record.nuid), seq, 1)
+        if not batch:
+            raise _missing(record)
+        found = batch[0]
+    return found.seq
 
 
 async def _batch(stream: ObjectStream, record: ObjectRecord, index: int, seq: int, count: int) -> list[StoredMessage]:
@@ -108,7 +111,11 @@ async def _batch(stream: ObjectStream, record: ObjectRecord, index: int, seq: in
         if batch and record.chunks - batch[-1].pending == index + len(batch):
             return batch
         await asyncio.sleep(pause_s)
-    raise ChunksMissing(f"not all of its {record.chunks} chunks are in the store")
+    raise _missing(record)
+
+
+def _missing(record: ObjectRecord) -> ChunksMissing:
+    return ChunksMissing(f"not all of its {record.chunks} chunks are in the store")
 
 
 def _read_block(file: BinaryIO, digest: "hashlib._Hash") -> bytes:

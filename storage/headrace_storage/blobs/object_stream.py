@@ -119,9 +119,7 @@ class ObjectStream:
 
     async def publish_chunk(self, key: str, nuid: str, chunk: bytes) -> int:
         """Append a chunk; returns its sequence in the stream."""
-        with self._errors(key):
-            answer = await self._nc.request(self.chunks_subject(nuid), chunk, timeout=self._timeout_s)
-        return self._published(key, answer)
+        return self._published(key, await self._request(key, self.chunks_subject(nuid), chunk))
 
     async def publish_record(self, key: str, record: ObjectRecord, replaced_seq: int) -> None:
         """Make `record` the one record of its object, in place of the message `replaced_seq` (0: of none).
@@ -131,10 +129,7 @@ class ObjectStream:
         """
         headers = {"Nats-Rollup": "sub", "Nats-Expected-Last-Subject-Sequence": str(replaced_seq)}
         subject = self.record_subject(record.name)
-        with self._errors(key):
-            answer = await self._nc.request(
-                subject, msgspec.json.encode(record), timeout=self._timeout_s, headers=headers
-            )
+        answer = await self._request(key, subject, msgspec.json.encode(record), headers)
         self._published(key, answer)
 
     async def delete(self, key: str, seq: int) -> bool:
@@ -195,9 +190,18 @@ class ObjectStream:
         return found
 
     async def _api(self, key: str, name: str, body: bytes) -> _ApiReply:
-        with self._errors(key):
-            answer = await self._nc.request(f"$JS.API.{name}", body, timeout=self._timeout_s)
+        answer = await self._request(key, f"$JS.API.{name}", body)
         return msgspec.json.decode(answer.data, type=_ApiReply)
+
+    async def _request(self, key: str, subject: str, body: bytes, headers: dict[str, str] | None = None) -> Msg:
+        with self._errors(key):
+            asking = asyncio.create_task(self._nc.request(subject, body, timeout=self._timeout_s, headers=headers))
+            try:
+                # The client awaits by `wait_for`, and that of Python 3.11 forgets a cancellation that meets an answer.
+                await asyncio.wait({asking})
+            finally:
+                asking.cancel()
+            return await asking
 
     def _published(self, key: str, answer: Msg) -> int:
         reply = msgspec.json.decode(answer.data, type=_ApiReply)
@@ -224,7 +228,7 @@ class ObjectStream:
             yield
         except NoRespondersError as error:
             raise BlobUnavailable(key, "no JetStream answers, or the bucket is gone") from error
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             # A denied subject is told apart from silence only by an error beside the request.
             beside = self._nc.last_error
             if beside is not before and self._is_about_us(str(beside).lower()):

@@ -1,7 +1,8 @@
 """The port every blob store fits: files by key, with their hash.
 
-A key is a path of name tokens, as in `default/tiny-shapes/seq-7/a1b2/image-0.png` (see `keys`). Stores are async context managers:
-opened on entry (the bucket is created if need be), closed on exit. One conformance suite runs over all of them.
+A key is a path of name tokens, as in `default/tiny-shapes/seq-7/a1b2/image-0.png` (see `keys`). Stores are
+async context managers: opened on entry (the bucket is created if need be), closed on exit. One conformance suite runs
+over all of them.
 """
 
 from collections.abc import AsyncIterator

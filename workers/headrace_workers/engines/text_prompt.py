@@ -1,0 +1,70 @@
+"""From a job's prompt or conversation to tokens, by the model's own chat template."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from transformers import AutoTokenizer
+
+from headrace_contracts.errors import InvalidInput, WeightsError
+from headrace_contracts.model import ModelSpec
+from headrace_contracts.tasks import TextGenerationInput
+
+
+class Prompter:
+    """A model's tokenizer and the longest text it may be given."""
+
+    def __init__(self, tokenizer: Any, context: int) -> None:  # noqa: ANN401 - transformers has no types
+        self.tokenizer = tokenizer
+        self.context = context
+        """Tokens of prompt and answer together."""
+
+    @classmethod
+    def load(cls, spec: ModelSpec, folder: Path, context: int) -> "Prompter":
+        """Load a folder's tokenizer.
+
+        Raises:
+            WeightsError: there is none that works without its own code.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=spec.allow_remote_code
+            )
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"model {spec.name}: {folder} has no tokenizer that can be loaded: {error}") from error
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise WeightsError(f"model {spec.name}: {folder} has no tokenizer.json, which streaming text needs")
+        return cls(tokenizer, context)
+
+    def encode(self, wanted: TextGenerationInput) -> list[int]:
+        """The prompt's tokens; at least one more fits the context.
+
+        Raises:
+            InvalidInput: names `input.prompt` or `input.messages`: too long, or not what the chat template takes.
+        """
+        field = "input.prompt" if wanted.messages is None else "input.messages"
+        if self.tokenizer.chat_template:
+            ids = self._templated(wanted, field)
+        elif wanted.prompt is not None:
+            ids = list(self.tokenizer(wanted.prompt).input_ids)
+        else:
+            raise InvalidInput(field, "this model has no chat template, so it takes no conversation: send `prompt`")
+        if not ids:
+            raise InvalidInput(field, "holds nothing that this model reads")
+        if len(ids) >= self.context:
+            raise InvalidInput(
+                field, f"{len(ids)} tokens leave no room for an answer in this model's context of {self.context} tokens"
+            )
+        return ids
+
+    def _templated(self, wanted: TextGenerationInput, field: str) -> list[int]:
+        if wanted.messages is not None:
+            turns = [{"role": message.role.value, "content": message.content} for message in wanted.messages]
+        else:
+            turns = [{"role": "user", "content": wanted.prompt or ""}]
+        try:
+            encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        except jinja2.TemplateError as error:
+            # Templates refuse what their model was not trained on, such as two user turns in a row.
+            raise InvalidInput(field, f"this model's chat template refuses it: {error}") from error
+        return list(encoded["input_ids"])
