@@ -42,4 +42,9 @@ def at_most(field: str, value: float, limit: float, unit: str = "") -> None:
     """
     if value > limit:
         suffix = f" {unit}" if unit else ""
-        raise InvalidInput(f"input.{field}", f"{value:g}{suffix} is over this model's limit of {limit:g}{suffix}")
+        raise InvalidInput(f"input.{field}", f"{_plain(value)}{suffix} is over this model's limit of {_plain(limit)}{suffix}")
+
+
+def _plain(number: float) -> str:
+    """Integers in full, others as short as they can be."""
+    return str(number) if isinstance(number, int) else f"{number:g}"

@@ -13,7 +13,7 @@ from headrace_storage.connection import Connection
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 30.0
-"""A worker's lease on a job. Shorter finds a dead worker sooner; a worker that pauses this long has its job run twice."""
+"""A worker's lease on a job. Shorter finds a dead worker sooner; a pause this long has the job run twice."""
 
 HEARTBEAT_TTL_S = 15.0
 """A worker that has not spoken for this long is gone."""

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from headrace_contracts.attempts import Attempts
-from headrace_contracts.errors import ErrorCode, Fault, InvalidInput, Retryable
+from headrace_contracts.errors import ErrorCode, Fault, InvalidInput, InvalidSpec, Retryable
 from headrace_contracts.file import File
 from headrace_contracts.job import Job, Scalar
 from headrace_contracts.model import ModelSpec
@@ -61,12 +61,12 @@ def check_defaults(spec: ModelSpec) -> None:
     """Make sure that every default is a field of the task's input.
 
     Raises:
-        ValueError: names the key and the fields there are.
+        InvalidSpec: names the key and the fields there are.
     """
     known = input_type(spec.task).__struct_fields__
     for name in spec.defaults:
         if name not in known:
-            raise ValueError(f"default `{name}` of model {spec.name} is no field of {spec.task}: {', '.join(known)}")
+            raise InvalidSpec(f"default `{name}` of model {spec.name} is no field of {spec.task}: {', '.join(known)}")
 
 
 def files_of(task_input: TaskInput) -> dict[str, File]:

@@ -1,0 +1,69 @@
+"""The streams, buckets and consumers: made once, refused when different, and safe by their own settings."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import nats.js.errors
+import pytest
+import pytest_asyncio
+
+from headrace_contracts.errors import BrokerUnavailable, TopologyDrift, UnknownModel
+from headrace_contracts.settings import NatsSettings
+from headrace_local.nats_server import NatsServer
+from headrace_storage.connection import Connection
+from headrace_storage.topology import StorageLimits, ensure_consumers, ensure_topology, lease_of_consumers
+
+
+@pytest_asyncio.fixture
+async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
+    async with Connection(NatsSettings(url=nats_server.url)) as connection:
+        await ensure_topology(connection)
+        yield connection
+
+
+async def test_ensuring_twice_changes_nothing(connection: Connection) -> None:
+    await ensure_topology(connection)
+    await asyncio.gather(ensure_topology(connection), ensure_topology(connection))
+
+
+async def test_a_stream_with_other_settings_is_refused_and_named(connection: Connection) -> None:
+    with pytest.raises(TopologyDrift, match=r"stream JOBS .* max_bytes is 2147483648, not 1048576"):
+        await ensure_topology(connection, StorageLimits(jobs_bytes=1 << 20))
+
+
+async def test_consumers_with_another_lease_are_refused(connection: Connection) -> None:
+    await ensure_consumers(connection, "drift", ack_wait_s=30.0)
+    with pytest.raises(TopologyDrift, match=r"consumer drift-high .* ack_wait is 30.0, not 5"):
+        await ensure_consumers(connection, "drift", ack_wait_s=5.0)
+    assert await lease_of_consumers(connection, "drift") == 30.0
+
+
+async def test_a_model_without_consumers_is_unknown(connection: Connection) -> None:
+    with pytest.raises(UnknownModel):
+        await lease_of_consumers(connection, "nobody")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Nats-Rollup": "all"},
+        {"Nats-Rollup": "sub"},
+        {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "jobs.other.m.high"},
+    ],
+)
+async def test_headers_that_escape_a_subject_are_refused_on_jobs(connection: Connection, headers: dict[str, str]) -> None:
+    """They would let a client empty the stream, or publish as another tenant."""
+    with pytest.raises(nats.js.errors.APIError):
+        await connection.js.publish("jobs.acme.m.high", b"{}", headers=headers)
+
+
+async def test_a_second_result_is_refused_by_the_broker_itself(connection: Connection) -> None:
+    await connection.js.publish("results.t.m.final", b"first")
+    with pytest.raises(nats.js.errors.APIError, match="maximum messages per subject"):
+        await connection.js.publish("results.t.m.final", b"second, by a client that sets no condition")
+
+
+async def test_no_server_is_one_clear_error() -> None:
+    with pytest.raises(BrokerUnavailable, match="no NATS server with JetStream at nats://127.0.0.1:1 .* headrace up"):
+        async with Connection(NatsSettings(url="nats://127.0.0.1:1")):
+            pass

@@ -1,0 +1,65 @@
+"""Who may run: decided from the job, the model and the clock alone."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace_contracts.attempts import Attempts, Failure
+from headrace_contracts.errors import ErrorCode, InvalidInput, InvalidSpec
+from headrace_contracts.job import decode_job
+from headrace_contracts.model import EngineKind, ModelSpec, Timeouts
+from headrace_contracts.tasks.registry import Task
+from headrace_workers import admission
+from headrace_workers.outcome import Expired
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+IMAGE = ModelSpec(
+    "m", Task.TEXT_TO_IMAGE, EngineKind.DIFFUSERS, defaults={"steps": 20, "guidance_scale": 5}, timeouts=Timeouts(queue_s=60)
+)
+SPEECH = ModelSpec("m", Task.SPEECH_TO_TEXT, EngineKind.FASTER_WHISPER)
+
+
+def job(body: dict[str, object]):
+    return decode_job("jobs.acme.m.normal", None, json.dumps(body).encode(), 1, NOW)
+
+
+@pytest.mark.parametrize(("ttl_s", "waited_s", "late"), [(5, 4, False), (5, 6, True), (None, 59, False), (None, 61, True)])
+def test_a_job_may_wait_for_its_own_ttl_or_the_models(ttl_s: float | None, waited_s: float, late: bool) -> None:
+    waiting = job({"input": {}} | ({"ttl_s": ttl_s} if ttl_s else {}))
+    if late:
+        with pytest.raises(Expired, match=f"waited {waited_s:.1f} s"):
+            admission.check_waiting_time(waiting, IMAGE, NOW + timedelta(seconds=waited_s))
+    else:
+        admission.check_waiting_time(waiting, IMAGE, NOW + timedelta(seconds=waited_s))
+
+
+def test_the_models_defaults_fill_what_a_job_leaves_out() -> None:
+    read = admission.read_input(job({"input": {"prompt": "x", "steps": 3}}), IMAGE)
+    assert (read.steps, read.guidance_scale, read.seed) == (3, 5.0, None)
+
+
+def test_a_file_of_another_tenant_is_refused() -> None:
+    def audio(key: str) -> dict[str, object]:
+        return {"input": {"audio": {"$blob": key, "sha256": "0" * 64, "size_bytes": 1}}}
+
+    admission.read_input(job(audio("acme/inputs/a")), SPEECH)
+    for key in ("other/inputs/a", "acmee/inputs/a", "acme", "/acme/a"):
+        with pytest.raises(InvalidInput, match=r"input\.audio: the blob is not one of tenant acme"):
+            admission.read_input(job(audio(key)), SPEECH)
+
+
+def test_a_default_that_is_no_field_is_named() -> None:
+    wrong = ModelSpec("m", Task.TEXT_TO_IMAGE, EngineKind.DIFFUSERS, defaults={"stepz": 1})
+    with pytest.raises(InvalidSpec, match="`stepz`"):
+        admission.check_defaults(wrong)
+
+
+def test_attempts_that_are_used_up_end_a_job_before_it_runs() -> None:
+    assert admission.used_up(Attempts(), 3, IMAGE) is None
+    silent = admission.used_up(Attempts(), 4, IMAGE)
+    assert "the worker died without a word" in silent.error.message
+    assert admission.used_up(Attempts(excused=1), 4, IMAGE) is None
+    failed = admission.used_up(Attempts((Failure(ErrorCode.OUT_OF_MEMORY, "no memory", "w"),) * 3), 4, IMAGE)
+    assert (failed.error.code, failed.dead_reason) == (ErrorCode.POISONED, failed.error.message)
+    assert "no memory" in failed.error.message
