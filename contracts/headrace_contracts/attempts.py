@@ -31,3 +31,8 @@ class Attempts(msgspec.Struct, frozen=True):
     def spent(self, num_delivered: int) -> int:
         """Attempts used up before this delivery."""
         return len(self.failures) + self.crashes(num_delivered)
+
+
+def excuse(attempts: Attempts) -> Attempts:
+    """The record with one more delivery that costs no attempt."""
+    return msgspec.structs.replace(attempts, excused=attempts.excused + 1)

@@ -42,7 +42,9 @@ def at_most(field: str, value: float, limit: float, unit: str = "") -> None:
     """
     if value > limit:
         suffix = f" {unit}" if unit else ""
-        raise InvalidInput(f"input.{field}", f"{_plain(value)}{suffix} is over this model's limit of {_plain(limit)}{suffix}")
+        raise InvalidInput(
+            f"input.{field}", f"{_plain(value)}{suffix} is over this model's limit of {_plain(limit)}{suffix}"
+        )
 
 
 def _plain(number: float) -> str:

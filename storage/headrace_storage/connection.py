@@ -23,7 +23,8 @@ from headrace_contracts.settings import NatsSettings
 # Two missed pings end a connection whose server is frozen or unplugged: 10 s. The client's own default is 4 minutes.
 PING_INTERVAL_S = 5
 RECONNECT_WAIT_S = 0.2
-CONNECT_DEADLINE_S = 10.0
+# Enough for a slow handshake; a command line that waits longer for a server that is not there annoys.
+CONNECT_DEADLINE_S = 3.0
 REQUEST_TIMEOUT_S = 5.0
 DRAIN_DEADLINE_S = 5.0
 # Bytes buffered while disconnected; past it the client raises instead of filling memory.
@@ -33,7 +34,10 @@ PENDING_BYTES = 8 * 1024 * 1024
 class Connection:
     """A NATS connection with JetStream."""
 
-    def __init__(self, settings: NatsSettings, name: str = "headrace") -> None:
+    def __init__(
+        self, settings: NatsSettings, name: str = "headrace", connect_deadline_s: float = CONNECT_DEADLINE_S
+    ) -> None:
+        self._connect_deadline_s = connect_deadline_s
         self._settings = settings
         self._name = name
         self._on_reconnect: list[Callable[[], None]] = []
@@ -47,7 +51,7 @@ class Connection:
         """Connect.
 
         Raises:
-            BrokerUnavailable: no server answered in 10 s, or it refused us, or it has no JetStream.
+            BrokerUnavailable: no server answered in `connect_deadline_s`, or it refused us, or it has no JetStream.
             SettingsError: certificates cannot be read, or nkeys need a library that is not installed.
         """
         s = self._settings
@@ -72,7 +76,7 @@ class Connection:
             "tls": _tls_context(s),
         }
         try:
-            async with asyncio.timeout(CONNECT_DEADLINE_S):
+            async with asyncio.timeout(self._connect_deadline_s):
                 await self.nc.connect(**{key: value for key, value in options.items() if value is not None})
             await self.js.account_info()
         except ModuleNotFoundError as error:
@@ -89,7 +93,7 @@ class Connection:
         try:
             async with asyncio.timeout(DRAIN_DEADLINE_S):
                 await self.nc.drain()
-        except (TimeoutError, nats.errors.Error):
+        except (OSError, TimeoutError, nats.errors.Error):
             await self._abandon()
 
     @property
@@ -102,9 +106,10 @@ class Connection:
         """Largest message the server takes, headers included."""
         return int(self.nc.max_payload)
 
-    def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after every reconnect; it must not raise."""
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after every reconnect; it must not raise. Returns a function that ends this."""
         self._on_reconnect.append(callback)
+        return lambda: self._on_reconnect.remove(callback)
 
     async def request(self, subject: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """One request and its answer's payload.

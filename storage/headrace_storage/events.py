@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from uuid import uuid4
 
 import msgspec
 import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
-from nats.js import api
 
 from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
@@ -18,6 +19,9 @@ from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 
 # Events live in the broker's memory: after its restart the last one may never come, and nobody should wait for it long.
 LAST_EVENTS_S = 2.0
+RETRY_S = 0.5
+# The broker forgets a follower that has been away for this long.
+IDLE_S = 30.0
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
@@ -45,44 +49,78 @@ async def publish_event(connection: Connection, tenant: str, model: str, event: 
 async def follow_events(
     connection: Connection, tenant: str, model: str, job_id: str, ended: asyncio.Event | None = None
 ) -> AsyncGenerator[AnyEvent, None]:
-    """Every event of a job from its beginning, as they come.
+    """Every event of a job from its beginning, as they come; an outage of the broker is waited for.
 
     Ends some time after `ended` is set, when all events stored until then have been given; without it, never. Messages
     that are no event we know are passed over: a newer worker may send more kinds.
     """
-    arrived: asyncio.Queue[Msg | int] = asyncio.Queue()
+    subject = events_subject(tenant, model, job_id, ">")
+    # A message, the sequence of the last one (0: there is none), or None when the feed has to be set up.
+    arrived: asyncio.Queue[Msg | int | None] = asyncio.Queue()
+    inbox = connection.nc.new_inbox()
     with connection.errors():
-        subscription = await connection.js.subscribe(
-            events_subject(tenant, model, job_id, ">"),
-            stream=Stream.EVENTS,
-            cb=arrived.put,
-            manual_ack=True,
-            ordered_consumer=True,
-            config=api.ConsumerConfig(deliver_policy=api.DeliverPolicy.ALL, inactive_threshold=30.0),
-        )
-    end = None
-    if ended is not None:
-        end = asyncio.create_task(_announce_last(connection, tenant, model, job_id, ended, arrived))
+        subscription = await connection.nc.subscribe(inbox, cb=arrived.put)
+    stop_listening = connection.on_reconnect(lambda: arrived.put_nowait(None))
+    ending = asyncio.create_task(_announce_last(connection, subject, ended, arrived))
+    arrived.put_nowait(None)
     seen = 0
     last: int | None = None
     try:
         while last is None or seen < last:
             async with asyncio.timeout(None if last is None else LAST_EVENTS_S):
                 item = await arrived.get()
-            if isinstance(item, int):
+            if item is None:
+                seen = await _feed(connection, subject, inbox, seen, ended)
+            elif isinstance(item, int):
                 last = item
-                continue
-            seen = item.metadata.sequence.stream
-            with contextlib.suppress(UndecodableMessage):
-                yield decode_event(item)
+            elif item.metadata.sequence.stream > seen:
+                seen = item.metadata.sequence.stream
+                with contextlib.suppress(UndecodableMessage):
+                    yield decode_event(item)
     except TimeoutError:
         return
     finally:
-        if end is not None:
-            end.cancel()
-            await asyncio.wait([end])
+        stop_listening()
+        ending.cancel()
+        await asyncio.wait([ending])
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
+
+
+async def _feed(connection: Connection, subject: str, inbox: str, seen: int, ended: asyncio.Event | None) -> int:
+    """Have the broker send the events after `seen` to `inbox`; returns what now counts as seen.
+
+    The client's own ordered consumer cannot be confined to one tenant's subjects, and does not find back after a
+    restart, which empties the stream and starts its sequences anew.
+    """
+    while True:
+        is_last_try = ended is not None and ended.is_set()
+        try:
+            if seen > 0:
+                last = await _last(connection, subject)
+                if last is None or last.sequence < seen:
+                    seen = 0
+            name = f"follow-{uuid4().hex}"
+            config = {
+                "name": name,
+                "deliver_subject": inbox,
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": seen + 1,
+                "filter_subject": subject,
+                "ack_policy": "none",
+                "inactive_threshold": round(IDLE_S * 1e9),
+                "mem_storage": True,
+                "num_replicas": 1,
+            }
+            request = msgspec.json.encode({"stream_name": Stream.EVENTS, "config": config})
+            await connection.api(f"CONSUMER.CREATE.{Stream.EVENTS}.{name}.{subject}", request)
+        except (BrokerUnavailable, nats.js.errors.APIError):
+            # Events are for show: whoever follows has the result to wait for, and learns from it of a long outage.
+            if is_last_try:
+                return seen
+            await asyncio.sleep(RETRY_S)
+        else:
+            return seen
 
 
 async def last_event(connection: Connection, tenant: str, job_id: str, event: str = ">") -> StoredEvent | None:
@@ -92,12 +130,14 @@ async def last_event(connection: Connection, tenant: str, job_id: str, event: st
 
 
 async def _announce_last(
-    connection: Connection, tenant: str, model: str, job_id: str, ended: asyncio.Event, into: asyncio.Queue[Msg | int]
+    connection: Connection, subject: str, ended: asyncio.Event | None, into: asyncio.Queue[Msg | int | None]
 ) -> None:
-    """Once the job has ended, say which sequence its last event has (0: it has none)."""
+    """Once the job has ended, say which sequence its last event has."""
+    if ended is None:
+        return
     await ended.wait()
     try:
-        stored = await _last(connection, events_subject(tenant, model, job_id, ">"))
+        stored = await _last(connection, subject)
     except BrokerUnavailable:
         stored = None
     await into.put(0 if stored is None else stored.sequence)
@@ -106,9 +146,13 @@ async def _announce_last(
 async def _last(connection: Connection, subject: str) -> StoredEvent | None:
     """The last message on a subject or wildcard, by a direct get that a tenant's permissions can be limited to."""
     with connection.errors():
-        message = await connection.nc.request(
-            f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", timeout=REQUEST_TIMEOUT_S
-        )
+        try:
+            message = await connection.nc.request(
+                f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", timeout=REQUEST_TIMEOUT_S
+            )
+        except nats.errors.NoRespondersError:
+            # A broker that restarts loses its memory streams; a worker makes them anew.
+            return None
     headers = message.headers or {}
     if "Status" in headers:
         return None

@@ -47,9 +47,10 @@ class JobPuller:
         self._model = model
         self._kept: list[Delivery] = []
         self._open_requests = 0
-        self._reconnected = False
+        self._interrupted = False
         self._changed = asyncio.Event()
-        connection.on_reconnect(self._on_reconnect)
+        # The server forgets our requests when the connection is lost.
+        connection.on_reconnect(self.stop_waiting)
 
     async def take(self, lane: Lane, count: int) -> list[Delivery]:
         """Up to `count` jobs that wait in `lane` now; none is waited for.
@@ -71,6 +72,11 @@ class JobPuller:
         request = _PullRequest(1, expires=_nanoseconds(WAIT_EXPIRES_S), idle_heartbeat=_nanoseconds(IDLE_HEARTBEAT_S))
         return await self._pull(dict.fromkeys(Lane, request), enough=1, silence_s=2.2 * IDLE_HEARTBEAT_S)
 
+    def stop_waiting(self) -> None:
+        """End a `wait` or `take` that is under way; it returns what it has."""
+        self._interrupted = True
+        self._changed.set()
+
     def leftovers(self) -> list[Delivery]:
         """Jobs that arrived while a caller was being canceled: somebody has to run them or give them back."""
         kept, self._kept = self._kept, []
@@ -80,7 +86,7 @@ class JobPuller:
         if self._kept:
             return self.leftovers()
         self._open_requests = len(requests)
-        self._reconnected = False
+        self._interrupted = False
         inbox = self._connection.nc.new_inbox()
         with self._connection.errors():
             subscription = await self._connection.nc.subscribe(f"{inbox}.*", cb=self._on_message)
@@ -97,7 +103,7 @@ class JobPuller:
 
     async def _collect(self, enough: int, silence_s: float) -> None:
         """Return when there are enough jobs, every request has ended, or the connection seems lost."""
-        while len(self._kept) < enough and self._open_requests > 0 and not self._reconnected:
+        while len(self._kept) < enough and self._open_requests > 0 and not self._interrupted:
             self._changed.clear()
             try:
                 async with asyncio.timeout(silence_s):
@@ -111,10 +117,6 @@ class JobPuller:
             self._kept.append(Delivery(self._connection, message))
         elif status != _HEARTBEAT:
             self._open_requests -= 1
-        self._changed.set()
-
-    def _on_reconnect(self) -> None:
-        self._reconnected = True
         self._changed.set()
 
 

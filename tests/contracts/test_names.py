@@ -40,7 +40,9 @@ def test_other_characters_are_refused_everywhere(bad: str) -> None:
             make()
 
 
-@pytest.mark.parametrize("subject", ["jobs.t.m", "jobs.t.m.fast", "results.t.m.high", "jobs.t.m.high.x", "jobs.t..high"])
+@pytest.mark.parametrize(
+    "subject", ["jobs.t.m", "jobs.t.m.fast", "results.t.m.high", "jobs.t.m.high.x", "jobs.t..high"]
+)
 def test_a_subject_that_is_no_job_is_refused(subject: str) -> None:
     with pytest.raises(InvalidName):
         names.parse_jobs_subject(subject)

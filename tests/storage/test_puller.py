@@ -82,14 +82,16 @@ async def test_after_a_wait_nothing_is_asked_for_any_more(jobs: Queue) -> None:
 
 
 async def test_no_job_is_lost_while_waits_end_and_others_arrive(jobs: Queue) -> None:
-    """A job on its way to us as we unsubscribe would stay with nobody until its lease ran out."""
+    """A job on its way to us as we unsubscribe would stay with nobody until its lease of 30 s ran out.
+
+    The server may deliver such a job a second time at once, so the delivery count is not asserted.
+    """
     total = 300
     submitting = asyncio.create_task(submit_all(jobs, total))
     seen: list[int] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         while len(seen) < total:
             for delivery in await jobs.puller.wait():
-                assert delivery.num_delivered == 1
                 seen.append(delivery.stream_sequence)
                 await delivery.ack()
     await submitting

@@ -15,7 +15,11 @@ from headrace_workers.outcome import Expired
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 IMAGE = ModelSpec(
-    "m", Task.TEXT_TO_IMAGE, EngineKind.DIFFUSERS, defaults={"steps": 20, "guidance_scale": 5}, timeouts=Timeouts(queue_s=60)
+    "m",
+    Task.TEXT_TO_IMAGE,
+    EngineKind.DIFFUSERS,
+    defaults={"steps": 20, "guidance_scale": 5},
+    timeouts=Timeouts(queue_s=60),
 )
 SPEECH = ModelSpec("m", Task.SPEECH_TO_TEXT, EngineKind.FASTER_WHISPER)
 
@@ -24,7 +28,9 @@ def job(body: dict[str, object]):
     return decode_job("jobs.acme.m.normal", None, json.dumps(body).encode(), 1, NOW)
 
 
-@pytest.mark.parametrize(("ttl_s", "waited_s", "late"), [(5, 4, False), (5, 6, True), (None, 59, False), (None, 61, True)])
+@pytest.mark.parametrize(
+    ("ttl_s", "waited_s", "late"), [(5, 4, False), (5, 6, True), (None, 59, False), (None, 61, True)]
+)
 def test_a_job_may_wait_for_its_own_ttl_or_the_models(ttl_s: float | None, waited_s: float, late: bool) -> None:
     waiting = job({"input": {}} | ({"ttl_s": ttl_s} if ttl_s else {}))
     if late:
@@ -63,3 +69,13 @@ def test_attempts_that_are_used_up_end_a_job_before_it_runs() -> None:
     failed = admission.used_up(Attempts((Failure(ErrorCode.OUT_OF_MEMORY, "no memory", "w"),) * 3), 4, IMAGE)
     assert (failed.error.code, failed.dead_reason) == (ErrorCode.POISONED, failed.error.message)
     assert "no memory" in failed.error.message
+
+
+def test_a_young_job_cannot_have_killed_a_worker() -> None:
+    """Its lease would have to have run out first."""
+    early = admission.too_early_for_a_crash
+    assert early(Attempts(), num_delivered=2, age_s=29, lease_s=30)
+    assert not early(Attempts(), num_delivered=2, age_s=31, lease_s=30)
+    assert early(Attempts(), num_delivered=3, age_s=31, lease_s=30)
+    assert not early(Attempts(), num_delivered=1, age_s=0, lease_s=30)
+    assert not early(Attempts(excused=1), num_delivered=3, age_s=0, lease_s=30), "a wrong clock excuses one crash only"

@@ -23,14 +23,25 @@ from headrace_contracts.errors import (
 from headrace_contracts.model import Retry
 from headrace_contracts.result import Status
 from headrace_workers.engine_host import EngineDied
-from headrace_workers.outcome import EndAs, Expired, Forget, GiveBack, Interrupted, JobEnded, Outcome, TryAgain, outcome_of
+from headrace_workers.outcome import (
+    EndAs,
+    Expired,
+    Forget,
+    GiveBack,
+    Interrupted,
+    JobEnded,
+    Outcome,
+    TryAgain,
+    outcome_of,
+)
 
 RETRY = Retry(max_attempts=3, base_delay_s=1.0, max_delay_s=10.0)
 CRASH = EngineDied(ErrorCode.ENGINE_CRASHED, "SIGSEGV")
+NOTHING = Attempts()
 ONE_FAILURE = Attempts((Failure(ErrorCode.ENGINE_CRASHED, "SIGSEGV", "w"),))
 
 
-def decide(error: Exception, attempts: Attempts = Attempts(), num_delivered: int = 1) -> Outcome:
+def decide(error: Exception, attempts: Attempts = NOTHING, num_delivered: int = 1) -> Outcome:
     return outcome_of(error, attempts, num_delivered, RETRY, "w", random.Random(1))
 
 
@@ -68,7 +79,11 @@ def test_the_last_attempt_ends_the_job_and_keeps_its_message() -> None:
     outcome = decide(CRASH, two, num_delivered=3)
     assert isinstance(outcome, EndAs)
     assert (outcome.status, outcome.error.code) == (Status.FAILED, ErrorCode.POISONED)
-    assert outcome.dead_reason == outcome.error.message == "gave up after 3 attempts; the last one: SIGSEGV [engine_crashed]"
+    assert (
+        outcome.dead_reason
+        == outcome.error.message
+        == "gave up after 3 attempts; the last one: SIGSEGV [engine_crashed]"
+    )
 
 
 def test_deliveries_that_nothing_explains_are_crashes() -> None:

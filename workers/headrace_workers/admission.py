@@ -25,6 +25,16 @@ def check_waiting_time(job: Job, spec: ModelSpec, now: datetime) -> None:
         raise Expired(waited_s, ttl_s)
 
 
+def too_early_for_a_crash(attempts: Attempts, num_delivered: int, age_s: float, lease_s: float) -> bool:
+    """Whether an earlier delivery that nothing explains cannot have been a worker that died.
+
+    A dead worker's job comes back when its lease has run out, so not before it is as old as a lease. Sooner than that
+    it is the server that repeats itself: it sent the job to a worker that had just stopped asking. Said once per job
+    at most, so that a clock that is wrong cannot excuse every crash.
+    """
+    return attempts.excused == 0 and attempts.crashes(num_delivered) > age_s // lease_s
+
+
 def used_up(attempts: Attempts, num_delivered: int, spec: ModelSpec) -> EndAs | None:
     """The end of a job whose earlier attempts used up what the model allows; None if it may run."""
     spent = attempts.spent(num_delivered)

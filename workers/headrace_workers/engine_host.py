@@ -65,7 +65,7 @@ Frames = asyncio.Queue[JobFrame | EngineDied | None]
 class EngineHost:
     """Keeps one engine process running for one model. Run `supervise` as a task; jobs come in by `open`."""
 
-    def __init__(self, spec: ModelSpec, cache: Path, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(self, spec: ModelSpec, cache: Path, clock: Clock) -> None:
         self.spec = spec
         self.state = EngineState.LOADING
         self.detail = ""
@@ -75,7 +75,7 @@ class EngineHost:
         self.ready = asyncio.Event()
         self._cache = cache
         self._clock = clock
-        self._changed = changed
+        self._listeners: list[Callable[[], None]] = []
         self.last_frame_at = clock.monotonic()
         self._jobs: dict[str, Frames] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -89,6 +89,10 @@ class EngineHost:
     def pid(self) -> int | None:
         """Process id of the engine while it runs."""
         return None if self._process is None else self._process.pid
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever state or detail change; it must not raise."""
+        self._listeners.append(listener)
 
     async def supervise(self) -> None:
         """Keep the engine running until canceled; then the process is gone."""
@@ -155,6 +159,7 @@ class EngineHost:
             elif isinstance(first, LoadFailed):
                 self.detail = first.message
         self.ready.clear()
+        self._set_state(EngineState.RECOVERING, self.detail)
         await self._end_process()
         self._fail_jobs()
         self._log.error("engine ended", detail=self.detail, stderr=list(self._last_lines))
@@ -241,7 +246,8 @@ class EngineHost:
 
     def _set_state(self, state: EngineState, detail: str) -> None:
         self.state, self.detail = state, detail
-        self._changed()
+        for listener in self._listeners:
+            listener()
 
 
 class _EndOfStream(Exception):

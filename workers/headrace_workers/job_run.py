@@ -20,14 +20,14 @@ import structlog
 
 from headrace_contracts import codec
 from headrace_contracts import event as events
-from headrace_contracts.attempts import Attempts
+from headrace_contracts.attempts import Attempts, excuse
 from headrace_contracts.errors import BlobUnavailable, BrokerUnavailable, UndecodableMessage
 from headrace_contracts.file import Artifact, File
 from headrace_contracts.job import Job, decode_job
 from headrace_contracts.names import artifact_prefix
 from headrace_contracts.result import Result, Status, Timings
 from headrace_contracts.tasks.registry import TaskInput, output_type
-from headrace_storage.attempts import get_attempts
+from headrace_storage.attempts import change_attempts, get_attempts
 from headrace_storage.delivery import Delivery
 from headrace_storage.events import publish_event
 from headrace_storage.results import get_result
@@ -60,6 +60,8 @@ class JobRun:
         """What was asked; None until it is decoded."""
         self.started_at: datetime | None = None
         """When the engine took it."""
+        self.run_s: float | None = None
+        """Seconds in the engine; None until it is done."""
         self._around = around
         self._taken_at = around.clock.now()
         self._stop: Stop | None = None
@@ -113,12 +115,20 @@ class JobRun:
         await self._check_not_ended(job)
         admission.check_waiting_time(job, around.spec, around.clock.now())
         if self.delivery.num_delivered > 1:
-            self._attempts = await get_attempts(around.connection, job.tenant, job.model, job.id)
+            self._attempts = await self._recall_attempts(job)
             ended = admission.used_up(self._attempts, self.delivery.num_delivered, around.spec)
             if ended is not None:
                 await self._end_as(job, ended)
                 raise JobEnded("its attempts are used up")
         return admission.read_input(job, around.spec)
+
+    async def _recall_attempts(self, job: Job) -> Attempts:
+        around, delivered = self._around, self.delivery.num_delivered
+        attempts = await get_attempts(around.connection, job.tenant, job.model, job.id)
+        age_s = (around.clock.now() - job.created_at).total_seconds()
+        if admission.too_early_for_a_crash(attempts, delivered, age_s, around.lease_s):
+            attempts = await change_attempts(around.connection, job.tenant, job.model, job.id, excuse)
+        return attempts
 
     async def _check_not_ended(self, job: Job) -> None:
         try:
@@ -162,6 +172,7 @@ class JobRun:
         )
         done = await self._engine_run.result()
         self._engine_run = None
+        self.run_s = done.run_s
         return done
 
     async def _store(self, job: Job, done: Done, out_dir: Path) -> tuple[Artifact, ...]:

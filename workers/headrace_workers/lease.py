@@ -36,10 +36,13 @@ class Lease:
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Renew the lease until the block ends, it is settled, or it is lost."""
-        renewing = asyncio.create_task(self._renew())
+        ended = asyncio.Event()
+        renewing = asyncio.create_task(self._renew(ended))
         try:
             yield
         finally:
+            # Both: a cancel that meets the answer to a request gets lost in the client.
+            ended.set()
             renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await renewing
@@ -69,9 +72,9 @@ class Lease:
             return False
         return True
 
-    async def _renew(self) -> None:
+    async def _renew(self, ended: asyncio.Event) -> None:
         interval_s = RENEW_EVERY * self._ack_wait_s
-        while True:
+        while not ended.is_set():
             await asyncio.sleep(interval_s)
             if not self.held:
                 return

@@ -1,6 +1,7 @@
 """One model on one worker: draws its jobs, runs as many as the engine takes, keeps the next ones ready."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import structlog
@@ -19,6 +20,8 @@ from headrace_workers.surroundings import Surroundings
 
 # Jobs held beyond those in the engine, so that inputs are there when it is free. More would keep them from others.
 PREFETCH = 1
+# A job that is held waits for the one before it. Longer jobs are left in the queue, where an idle worker finds them.
+PREFETCH_BELOW_S = 5.0
 # How often a busy worker looks for a job to hold. Longer leaves the engine idle between short jobs.
 LOOK_EVERY_S = 0.25
 PAUSE_AFTER_OUTAGE_S = 0.5
@@ -36,8 +39,8 @@ class ModelWorker:
         self._jobs: dict[asyncio.Task[None], JobRun] = {}
         self._by_sequence: dict[int, asyncio.Task[None]] = {}
         self._draining = False
-        self._released = asyncio.Event()
-        self._pulling: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._last_run_s = math.inf
         self._log = structlog.get_logger().bind(model=around.spec.name)
 
     @property
@@ -57,21 +60,22 @@ class ModelWorker:
     async def serve(self) -> None:
         """Pull and run until `drain`; then returns when no job is left."""
         await listen_for_cancels(self._around.connection, self._around.spec.name, self._on_cancel)
+        self._around.host.on_change(self._wake.set)
         async with asyncio.TaskGroup() as jobs:
-            self._pulling = asyncio.create_task(self._pull(jobs))
-            try:
-                await self._pulling
-            except asyncio.CancelledError:
-                if not self._draining:
-                    raise
-            for delivery in self._puller.leftovers():
-                self._start(jobs, delivery).stop(Stop.SHUTDOWN)
+            while not self._draining:
+                try:
+                    for delivery in await self._draw():
+                        self._start(jobs, delivery)
+                except BrokerUnavailable as error:
+                    self._log.warning("no jobs from the broker", error=str(error))
+                    await self._sleep(PAUSE_AFTER_OUTAGE_S)
 
     def drain(self) -> None:
         """Take no more jobs, and give back those that have not begun."""
+        # No task is canceled: a canceled request of the client can lose both the cancel and the answer.
         self._draining = True
-        if self._pulling is not None:
-            self._pulling.cancel()
+        self._puller.stop_waiting()
+        self._wake.set()
         for job in self._jobs.values():
             if job.started_at is None:
                 job.stop(Stop.SHUTDOWN)
@@ -81,28 +85,17 @@ class ModelWorker:
         for job in self._jobs.values():
             job.stop(Stop.SHUTDOWN)
 
-    async def _pull(self, jobs: asyncio.TaskGroup) -> None:
-        while True:
-            await self._around.host.ready.wait()
-            room = self._slots + PREFETCH - len(self._jobs)
-            if room <= 0:
-                await self._until_released()
-                continue
-            try:
-                deliveries = await self._draw(room)
-            except BrokerUnavailable as error:
-                self._log.warning("no jobs from the broker", error=str(error))
-                await asyncio.sleep(PAUSE_AFTER_OUTAGE_S)
-                continue
-            for delivery in deliveries:
-                self._start(jobs, delivery)
-
-    async def _draw(self, room: int) -> list[Delivery]:
-        """Jobs that wait now, by lane; with a free slot, else wait for one.
+    async def _draw(self) -> list[Delivery]:
+        """Jobs that wait now, by lane; with a free slot, else wait for one. Empty now and then.
 
         Only an idle engine waits at the broker. A busy one takes what nobody waits for: else it would hold a job that
         another worker could run at once.
         """
+        free = self._slots - len(self._jobs)
+        room = free if free > 0 else self._slots + self._prefetch - len(self._jobs)
+        if room <= 0 or not self._around.host.ready.is_set():
+            await self._sleep(None)
+            return []
         asked = self._lanes.next()
         for lane in asked:
             deliveries = await self._puller.take(lane, room)
@@ -110,28 +103,35 @@ class ModelWorker:
                 self._lanes.drew(asked, lane)
                 return deliveries
         self._lanes.drew(asked, None)
-        if len(self._jobs) < self._slots:
+        if free > 0:
             return sorted(await self._puller.wait(), key=lambda delivery: list(Lane).index(delivery.lane))
-        await self._until_released(LOOK_EVERY_S)
+        await self._sleep(LOOK_EVERY_S)
         return []
 
-    async def _until_released(self, timeout_s: float | None = None) -> None:
-        self._released.clear()
+    @property
+    def _prefetch(self) -> int:
+        """Jobs to hold beyond the engine's: only short ones, which another worker could hardly start sooner."""
+        return PREFETCH if self._last_run_s < PREFETCH_BELOW_S else 0
+
+    async def _sleep(self, timeout_s: float | None) -> None:
+        """Until a job ends, the engine's state changes, a drain begins, or the time is up."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._released.wait()
+                await self._wake.wait()
         except TimeoutError:
             return
+        self._wake.clear()
 
-    def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> JobRun:
+    def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> None:
         job = JobRun(delivery, Lease(delivery, self._around.lease_s, self._around.clock), self._around)
         sequence = delivery.stream_sequence
         task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
         self._jobs[task] = job
+        if self._draining:
+            job.stop(Stop.SHUTDOWN)
         self._by_sequence[sequence] = task
         task.add_done_callback(lambda done: self._release(done, sequence))
         self._changed()
-        return job
 
     async def _run(self, job: JobRun, earlier: "asyncio.Task[None] | None") -> None:
         if earlier is not None:
@@ -141,10 +141,11 @@ class ModelWorker:
         await job.run()
 
     def _release(self, task: "asyncio.Task[None]", sequence: int) -> None:
-        del self._jobs[task]
+        job = self._jobs.pop(task)
+        self._last_run_s = self._last_run_s if job.run_s is None else job.run_s
         if self._by_sequence.get(sequence) is task:
             del self._by_sequence[sequence]
-        self._released.set()
+        self._wake.set()
         self._changed()
 
     async def _on_cancel(self, tenant: str, job_id: str) -> None:

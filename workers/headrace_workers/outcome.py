@@ -121,7 +121,7 @@ def _as_job_error(error: Exception) -> JobError:
         case BlobForbidden():
             return Retryable(ErrorCode.BLOB_FORBIDDEN, str(error), Fault.PLATFORM)
         case BlobError():
-            return Retryable(ErrorCode.INTERNAL, str(error), Fault.PLATFORM)
+            return Permanent(ErrorCode.INTERNAL, str(error), Fault.PLATFORM)
         case _:
             # The type only: a foreign message may quote the prompt.
             return Retryable(ErrorCode.INTERNAL, f"{type(error).__name__} in the worker", Fault.WORKER)

@@ -9,7 +9,7 @@ import structlog
 
 from headrace_contracts import codec
 from headrace_contracts import event as events
-from headrace_contracts.attempts import Attempts
+from headrace_contracts.attempts import Attempts, excuse
 from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import (
     BlobError,
@@ -75,7 +75,7 @@ class Settlement:
                     await self._tell_retrying(job, outcome, attempt)
                     await self._lease.nak(outcome.delay_s)
                 case GiveBack():
-                    await self._change(job, lambda a: msgspec.structs.replace(a, excused=a.excused + 1))
+                    await self._change(job, excuse)
                     await self._lease.nak(outcome.delay_s)
                 case _:
                     assert_never(outcome)

@@ -27,6 +27,8 @@ from headrace_workers.model_worker import ModelWorker
 from headrace_workers.surroundings import Surroundings
 from headrace_workers.unroutable import end_unroutable_jobs
 
+# A worker may be started together with its broker.
+CONNECT_DEADLINE_S = 30.0
 # Three heartbeats fit into the time after which a worker counts as gone.
 HEARTBEAT_EVERY_S = HEARTBEAT_TTL_S / 3
 # How long running jobs may go on after a SIGTERM; container platforms kill after 30 s.
@@ -75,7 +77,7 @@ class Worker:
 
     async def _run(self) -> None:
         async with (
-            Connection(self._settings.nats, name=self.id) as connection,
+            Connection(self._settings.nats, name=self.id, connect_deadline_s=CONNECT_DEADLINE_S) as connection,
             open_blobs(self._settings, connection.nc) as blobs,
         ):
             await ensure_topology(connection)
@@ -100,7 +102,8 @@ class Worker:
         for spec in specs:
             check_defaults(spec)
             lease_s = await lease_of_consumers(connection, spec.name)
-            host = EngineHost(spec, self._settings.cache_path, self._clock, self._changed.set)
+            host = EngineHost(spec, self._settings.cache_path, self._clock)
+            host.on_change(self._changed.set)
             around = Surroundings(connection, blobs, host, self._clock, self._rng, self.id, scratch, lease_s)
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)

@@ -196,26 +196,18 @@ class DiffusersEngine:
         if not alive:
             raise _AllCanceled
 
-    def _keep(self, job: _Job, pictures: "list[Pixels | None]") -> None:
+    def _keep(self, job: _Job, drawn: "list[Pixels | Permanent]") -> None:
         job_id = job.work.job_id
         if job_id not in self._jobs:
             return
-        good = [picture for picture in pictures if picture is not None]
-        job.pictures += good
-        if len(good) < len(pictures):
-            self.drop(job_id)
-            # The same numbers would come out again.
-            self._sink.failed(
-                job_id,
-                Permanent(
-                    ErrorCode.MODEL_ERROR,
-                    "the model computed values that are no numbers (NaN), so there is no picture: another seed may "
-                    "work; if none does, the model needs `dtype` float32 or bfloat16",
-                    Fault.MODEL,
-                ),
-            )
-        elif not job.missing:
-            self._jobs.pop(job_id)
+        for picture in drawn:
+            if isinstance(picture, Permanent):
+                self.drop(job_id)
+                self._sink.failed(job_id, picture)
+                return
+            job.pictures.append(picture)
+        if not job.missing:
+            del self._jobs[job_id]
             self._writing.add(job_id)
             self._encoders.submit(self._write, job)
 

@@ -160,7 +160,7 @@ class FasterWhisperEngine:
         text = heard.text if job.text else heard.text.lstrip()
         job.text += text
         job.segments.append(_segment(heard))
-        job.done_s = max(job.done_s, min(heard.end, job.duration_s))
+        job.done_s = max(job.done_s, min(_rounded(heard.end), job.duration_s))
         self._sink.chunk(job_id, text)
         self._sink.progress(job_id, job.done_s, job.duration_s)
 
@@ -188,10 +188,10 @@ class FasterWhisperEngine:
     def _finish(self, job: _Job) -> None:
         self.drop(job.work.job_id)
         output = SpeechToTextOutput(
-            text=job.text, language=job.language, duration_s=round(job.duration_s, 3), segments=tuple(job.segments)
+            text=job.text, language=job.language, duration_s=_rounded(job.duration_s), segments=tuple(job.segments)
         )
         self._sink.progress(job.work.job_id, job.duration_s, job.duration_s)
-        self._sink.finished(job.work.job_id, Finished(output, usage=Usage(audio_s=round(job.duration_s, 3))))
+        self._sink.finished(job.work.job_id, Finished(output, usage=Usage(audio_s=_rounded(job.duration_s))))
 
     def _between_windows(self, features: "npt.NDArray[np.float32]") -> "ctranslate2.StorageView":
         """Stands before every window: the library itself yields only where it heard something."""
@@ -212,6 +212,12 @@ def _segment(heard: "faster_whisper.transcribe.Segment") -> Segment:
     words = None
     if heard.words is not None:
         words = tuple(
-            Word(round(w.start, 3), round(w.end, 3), w.word.strip(), round(w.probability, 4)) for w in heard.words
+            Word(_rounded(word.start), _rounded(word.end), word.word.strip(), _rounded(word.probability))
+            for word in heard.words
         )
-    return Segment(round(heard.start, 3), round(heard.end, 3), heard.text.strip(), words)
+    return Segment(_rounded(heard.start), _rounded(heard.end), heard.text.strip(), words)
+
+
+def _rounded(number: float) -> float:
+    """To thousandths, and a plain float: with word times the library gives numpy's, which no codec of ours takes."""
+    return round(float(number), 3)

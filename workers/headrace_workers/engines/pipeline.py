@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
 
-from headrace_contracts.errors import InvalidInput, InvalidSpec, WeightsError
+from headrace_contracts.errors import ErrorCode, Fault, InvalidInput, InvalidSpec, Permanent, WeightsError
 from headrace_contracts.model import ModelSpec
 from headrace_workers.engines.chatter import silence_diffusers
 
@@ -60,7 +60,7 @@ class Pipeline:
         try:
             pipe = DiffusionPipeline.from_pretrained(
                 str(folder),
-                torch_dtype=dtype,
+                dtype=dtype,
                 variant=variant,
                 use_safetensors=True,
                 local_files_only=True,
@@ -72,7 +72,7 @@ class Pipeline:
         loaded = cls(pipe.to(device))
         if missing := [name for name in _NEEDED if name not in loaded._parameters]:
             kind = type(pipe).__name__
-            raise InvalidSpec(f"model {spec.name}: {kind} draws no text: it takes no {', '.join(missing)}")
+            raise InvalidSpec(f"model {spec.name}: {kind} makes no picture from text: it takes no {', '.join(missing)}")
         return loaded
 
     @property
@@ -129,7 +129,7 @@ class Pipeline:
 
     def draw(
         self, settings: Settings, drawings: Sequence[Drawing], on_step: Callable[[float], None]
-    ) -> list[Pixels | None]:
+    ) -> list[Pixels | Permanent]:
         """Draw all pictures in one call.
 
         Args:
@@ -138,7 +138,8 @@ class Pipeline:
             on_step: called after every denoising step with the part done, in (0, 1]; may raise to leave the call.
 
         Returns:
-            Pixels of each picture, (height, width, 3); None where the model gave values that are no numbers.
+            Pixels of each picture, (height, width, 3); an error where the model gave values that are no numbers, or
+            its own safety checker withheld the picture.
         """
 
         def after_step(
@@ -163,11 +164,20 @@ class Pipeline:
             arguments["guidance_scale"] = settings.guidance_scale
         if settings.has_negative:
             arguments["negative_prompt"] = [d.negative_prompt for d in drawings]
-        return [_pixels(image) for image in self._pipe(**arguments).images]
+        drawn = self._pipe(**arguments)
+        withheld = getattr(drawn, "nsfw_content_detected", None) or [False] * len(drawings)
+        return [_pixels(image, hidden) for image, hidden in zip(drawn.images, withheld, strict=True)]
 
 
-def _pixels(image: npt.NDArray[np.float32]) -> Pixels | None:
+def _pixels(image: npt.NDArray[np.float32], withheld: bool) -> Pixels | Permanent:
     """(height, width, 3) in 0..1 to bytes, rounded as diffusers does."""
+    if withheld:  # the library then gives a black picture
+        return Permanent(ErrorCode.MODEL_ERROR, "this model's safety checker withheld the picture", Fault.MODEL)
     if not np.isfinite(image).all():
-        return None
+        # Not worth another run: the same numbers would come out again.
+        message = (
+            "the model computed values that are no numbers (NaN), so there is no picture: another seed may work; "
+            "if none does, the model needs `dtype` float32 or bfloat16"
+        )
+        return Permanent(ErrorCode.MODEL_ERROR, message, Fault.MODEL)
     return (image * 255).round().astype(np.uint8)

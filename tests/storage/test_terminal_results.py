@@ -49,7 +49,9 @@ async def test_committing_the_same_result_again_is_still_a_win(connection: Conne
 
 async def test_a_result_reads_back_in_its_encoding(connection: Connection) -> None:
     for encoding in Encoding:
-        result = msgspec.structs.replace(a_result(), output=msgspec.Raw(b"null" if encoding is Encoding.JSON else b"\xc0"))
+        result = msgspec.structs.replace(
+            a_result(), output=msgspec.Raw(b"null" if encoding is Encoding.JSON else b"\xc0")
+        )
         await commit_result(connection, "t", result, encoding)
         assert (await get_result(connection, "t", "m", result.id)).id == result.id
 
@@ -74,7 +76,9 @@ async def test_something_else_on_the_subject_is_no_result(connection: Connection
         await get_result(connection, "t", "m", "garbage")
 
 
-async def test_a_commit_through_a_restart_of_the_broker_wins_once(connection: Connection, nats_server: NatsServer) -> None:
+async def test_a_commit_through_a_restart_of_the_broker_wins_once(
+    connection: Connection, nats_server: NatsServer
+) -> None:
     await nats_server.kill()
     result = a_result()
     committing = asyncio.create_task(commit_result(connection, "t", result, Encoding.JSON))
@@ -85,7 +89,9 @@ async def test_a_commit_through_a_restart_of_the_broker_wins_once(connection: Co
         assert (await get_result(connection, "t", "m", result.id)).id == result.id
 
 
-async def test_without_a_broker_a_publish_gives_up_at_its_deadline(connection: Connection, nats_server: NatsServer) -> None:
+async def test_without_a_broker_a_publish_gives_up_at_its_deadline(
+    connection: Connection, nats_server: NatsServer
+) -> None:
     await nats_server.kill()
     try:
         with pytest.raises(BrokerUnavailable):
