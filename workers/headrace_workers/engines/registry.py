@@ -5,7 +5,6 @@ from typing import Any, assert_never
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.model import EngineKind
-
 from headrace_workers.engines.base import Engine
 
 

@@ -12,7 +12,6 @@ from headrace_contracts.clock import Clock
 from headrace_contracts.errors import ErrorCode, Fault, Permanent
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks.synthetic import Behaviour, SyntheticInput, SyntheticOutput
-
 from headrace_workers.engines.base import Finished, Sink, Work
 from headrace_workers.frames import OutFile
 
@@ -26,7 +25,7 @@ class SyntheticEngine:
         self._clock = clock
         self._running: dict[str, _Running] = {}
 
-    def load(self, spec: ModelSpec, weights: Path | None, sink: Sink) -> str:
+    def load(self, spec: ModelSpec, weights: Path | None, sink: Sink) -> str:  # noqa: ARG002 - it has no weights
         """Nothing to load, unless the model's options ask for a slow or failing start."""
         self._sink = sink
         time.sleep(float(spec.options.get("load_s") or 0.0))
@@ -107,4 +106,4 @@ class _Running:
 
 def artifact_bytes(seed: int, size_bytes: int) -> bytes:
     """The artifact of a job: follows from its input, so that anybody can check it."""
-    return random.Random(seed).randbytes(size_bytes)
+    return random.Random(seed).randbytes(size_bytes)  # noqa: S311 - not a secret: anybody can compute it
