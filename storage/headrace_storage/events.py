@@ -66,7 +66,12 @@ async def follow_events(
     seen = 0
     last: int | None = None
     try:
-        while last is None or seen < last:
+        while True:
+            if last is not None and seen >= last:
+                # A result is stored by another stream, and may be read before the events that were sent ahead of it.
+                if (newest := await _last_sequence(connection, subject)) <= last:
+                    return
+                last = newest
             async with asyncio.timeout(None if last is None else LAST_EVENTS_S):
                 item = await arrived.get()
             if item is None:
@@ -136,11 +141,16 @@ async def _announce_last(
     if ended is None:
         return
     await ended.wait()
+    await into.put(await _last_sequence(connection, subject))
+
+
+async def _last_sequence(connection: Connection, subject: str) -> int:
+    """Sequence of the last message on a subject; 0 if there is none, or no answer."""
     try:
         stored = await _last(connection, subject)
     except BrokerUnavailable:
-        stored = None
-    await into.put(0 if stored is None else stored.sequence)
+        return 0
+    return 0 if stored is None else stored.sequence
 
 
 async def _last(connection: Connection, subject: str) -> StoredEvent | None:

@@ -77,7 +77,8 @@ async def wait_result(connection: Connection, tenant: str, model: str, job_id: s
 
     with connection.errors():
         subscription = await connection.nc.subscribe(results_subject(tenant, model, job_id), cb=on_message)
-    pause_s = LONGEST_LOOK_S
+    # A result may have been published just before we subscribed and be stored just after we look: look again soon.
+    pause_s = FIRST_LOOK_S
     try:
         while True:
             result = await get_result(connection, tenant, model, job_id)
