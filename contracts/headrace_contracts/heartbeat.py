@@ -27,7 +27,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     running: tuple[str, ...]
     """Ids of the jobs in the engine."""
     held: int
-    """Jobs leased and waiting for a slot."""
+    """Other jobs on the worker: waiting for a slot, or done and being stored."""
     detail: str = ""
 
 

@@ -72,7 +72,9 @@ def weights_of_the_tests() -> None:
         yield
 
 
-@pytest.mark.parametrize("asked", [("yellow", "cross", "black"), ("white", "ring", "green"), ("purple", "square", "cyan")])
+@pytest.mark.parametrize(
+    "asked", [("yellow", "cross", "black"), ("white", "ring", "green"), ("purple", "square", "cyan")]
+)
 async def test_a_picture_is_what_was_asked_for(client: RawClient, asked: tuple[str, str, str]) -> None:
     colour, shape, background = asked
     result = await client.ask("tiny-shapes", {"prompt": f"a {colour} {shape} on a {background} background", "seed": 11})

@@ -93,8 +93,8 @@ async def test_who_stops_following_leaves_nothing_behind(client: Client, worker:
     events = job.events()
     assert isinstance(await anext(events), Started)
     assert len(asyncio.all_tasks()) > before
-    await events.aclose()
     async with asyncio.timeout(10):
+        await events.aclose()
         while len(asyncio.all_tasks()) > before:
             await asyncio.sleep(0.01)
 

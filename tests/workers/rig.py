@@ -40,6 +40,7 @@ class Rig:
         self.connection = connection
         self.model = model
         self.folder = folder
+        self.environment = {**os.environ, "NATS_URL": server.url}
         self.workers: list[asyncio.subprocess.Process] = []
 
     async def add_model(self, **changes: object) -> ModelSpec:
@@ -65,7 +66,7 @@ class Rig:
         with (self.folder / "worker.log").open("ab") as log:
             worker = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "headrace_workers", "--model", self.model, *arguments),
-                env={**os.environ, "NATS_URL": self.server.url},
+                env=self.environment,
                 stderr=log,
             )
         self.workers.append(worker)

@@ -53,7 +53,11 @@ LONGEST_PAUSE_S = 5.0
 class JobRun:
     """What is known of one job while this worker has it."""
 
-    def __init__(self, delivery: Delivery, lease: Lease, around: Surroundings) -> None:
+    def __init__(
+        self, delivery: Delivery, lease: Lease, around: Surroundings, left_engine: Callable[[], None] = lambda: None
+    ) -> None:
+        """`left_engine` is called when the engine is done with the job and could take another."""
+        self._left_engine = left_engine
         self.delivery = delivery
         self.lease = lease
         self.job: Job | None = None
@@ -70,6 +74,11 @@ class JobRun:
         self._timings = Timings()
         self._settlement = Settlement(around, delivery, lease)
         self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
+
+    @property
+    def in_engine(self) -> bool:
+        """Whether the engine runs it now."""
+        return self.started_at is not None and self.run_s is None
 
     def stop(self, why: Stop) -> None:
         """Stop as soon as possible: the job was canceled, or the worker is stopping."""
@@ -173,6 +182,7 @@ class JobRun:
         done = await self._engine_run.result()
         self._engine_run = None
         self.run_s = done.run_s
+        self._left_engine()
         return done
 
     async def _store(self, job: Job, done: Done, out_dir: Path) -> tuple[Artifact, ...]:

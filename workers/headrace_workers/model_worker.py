@@ -22,6 +22,9 @@ from headrace_workers.surroundings import Surroundings
 PREFETCH = 1
 # A job that is held waits for the one before it. Longer jobs are left in the queue, where an idle worker finds them.
 PREFETCH_BELOW_S = 5.0
+# Jobs that may be behind the engine, waiting for the blob store or the broker to take what they made. While it takes
+# nothing, this is how much finished work piles up on the worker's disk.
+MAX_STORING = 8
 # How often a busy worker looks for a job to hold. Longer leaves the engine idle between short jobs.
 LOOK_EVERY_S = 0.25
 PAUSE_AFTER_OUTAGE_S = 0.5
@@ -47,7 +50,7 @@ class ModelWorker:
     def status(self) -> EngineStatus:
         """For the heartbeat."""
         host = self._around.host
-        running = tuple(job.job.id for job in self._jobs.values() if job.job is not None and job.started_at is not None)
+        running = tuple(job.job.id for job in self._jobs.values() if job.job is not None and job.in_engine)
         return EngineStatus(
             model=self._around.spec.name,
             state=host.state,
@@ -91,8 +94,10 @@ class ModelWorker:
         Only an idle engine waits at the broker. A busy one takes what nobody waits for: else it would hold a job that
         another worker could run at once.
         """
-        free = self._slots - len(self._jobs)
-        room = free if free > 0 else self._slots + self._prefetch - len(self._jobs)
+        # Jobs whose files are being stored need no slot: the engine goes on with the next ones.
+        ahead = sum(job.run_s is None for job in self._jobs.values())
+        free = self._slots - ahead
+        room = min(free if free > 0 else free + self._prefetch, self._slots + MAX_STORING - len(self._jobs))
         if room <= 0 or not self._around.host.ready.is_set():
             await self._sleep(None)
             return []
@@ -123,7 +128,8 @@ class ModelWorker:
         self._wake.clear()
 
     def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> None:
-        job = JobRun(delivery, Lease(delivery, self._around.lease_s, self._around.clock), self._around)
+        lease = Lease(delivery, self._around.lease_s, self._around.clock)
+        job = JobRun(delivery, lease, self._around, left_engine=self._wake.set)
         sequence = delivery.stream_sequence
         task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
         self._jobs[task] = job
