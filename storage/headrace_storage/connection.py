@@ -19,6 +19,7 @@ from nats.js import JetStreamContext
 
 from headrace_contracts.errors import BrokerUnavailable, SettingsError
 from headrace_contracts.settings import NatsSettings
+from headrace_storage.cancelable import CancelableClient
 
 # Two missed pings end a connection whose server is frozen or unplugged: 10 s. The client's own default is 4 minutes.
 PING_INTERVAL_S = 5
@@ -41,7 +42,7 @@ class Connection:
         self._settings = settings
         self._name = name
         self._on_reconnect: list[Callable[[], None]] = []
-        self.nc: Client = Client()
+        self.nc: Client = CancelableClient()
         self.js: JetStreamContext = self.nc.jetstream()
         self.closed = asyncio.Event()
         """Set when the client gave up for good: only a new connection helps."""

@@ -46,11 +46,17 @@ class JobPuller:
         self._connection = connection
         self._model = model
         self._kept: list[Delivery] = []
+        self._ask = 0
+        """Number of the present call: answers to earlier ones say nothing about it."""
         self._open_requests = 0
         self._interrupted = False
+        self._closing = False
         self._changed = asyncio.Event()
+        self._takes: Subscription | None = None
+        self._takes_inbox = ""
+        self._retiring: set[asyncio.Task[None]] = set()
         # The server forgets our requests when the connection is lost.
-        connection.on_reconnect(self.stop_waiting)
+        connection.on_reconnect(self._interrupt)
 
     async def take(self, lane: Lane, count: int) -> list[Delivery]:
         """Up to `count` jobs that wait in `lane` now; none is waited for.
@@ -58,8 +64,14 @@ class JobPuller:
         Raises:
             BrokerUnavailable: the connection is down.
         """
-        request = _PullRequest(batch=count, no_wait=True)
-        return await self._pull({lane: request}, enough=count, silence_s=TAKE_TIMEOUT_S)
+        if self._kept or self._closing:
+            return self._hand_over()
+        if self._takes is None:
+            self._takes_inbox = self._connection.nc.new_inbox()
+            self._takes = await self._subscribe(self._takes_inbox)
+        await self._request({lane: _PullRequest(batch=count, no_wait=True)}, self._takes_inbox)
+        await self._collect(count, TAKE_TIMEOUT_S)
+        return self._hand_over()
 
     async def wait(self) -> list[Delivery]:
         """The next job of any lane; empty now and then (after 30 s, or when the connection was lost), to ask again.
@@ -69,41 +81,52 @@ class JobPuller:
         Raises:
             BrokerUnavailable: the connection is down.
         """
+        if self._kept or self._closing:
+            return self._hand_over()
         request = _PullRequest(1, expires=_nanoseconds(WAIT_EXPIRES_S), idle_heartbeat=_nanoseconds(IDLE_HEARTBEAT_S))
-        return await self._pull(dict.fromkeys(Lane, request), enough=1, silence_s=2.2 * IDLE_HEARTBEAT_S)
+        inbox = self._connection.nc.new_inbox()
+        subscription = await self._subscribe(inbox)
+        try:
+            await self._request(dict.fromkeys(Lane, request), inbox)
+            await self._collect(1, 2.2 * IDLE_HEARTBEAT_S)
+        finally:
+            # Beside the job that came, not before it. What arrives until it is done is kept for the next call.
+            retiring = asyncio.create_task(_retire(self._connection, subscription))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+        return self._hand_over()
 
     def stop_waiting(self) -> None:
-        """End a `wait` or `take` that is under way; it returns what it has."""
-        self._interrupted = True
+        """End a call that is under way, with what it has, and every later one at once: the worker is stopping."""
+        self._closing = True
         self._changed.set()
 
-    def leftovers(self) -> list[Delivery]:
-        """Jobs that arrived while a caller was being canceled: somebody has to run them or give them back."""
-        kept, self._kept = self._kept, []
-        return kept
+    async def close(self) -> list[Delivery]:
+        """Stop asking; the jobs that arrived meanwhile: somebody has to run them or give them back."""
+        self.stop_waiting()
+        if self._takes is not None:
+            await _retire(self._connection, self._takes)
+            self._takes = None
+        while self._retiring:
+            await asyncio.wait(self._retiring)
+        return self._hand_over()
 
-    async def _pull(self, requests: dict[Lane, _PullRequest], enough: int, silence_s: float) -> list[Delivery]:
-        if self._kept:
-            return self.leftovers()
+    async def _subscribe(self, inbox: str) -> Subscription:
+        with self._connection.errors():
+            return await self._connection.nc.subscribe(f"{inbox}.*", cb=self._on_message)
+
+    async def _request(self, requests: dict[Lane, _PullRequest], inbox: str) -> None:
+        self._ask += 1
         self._open_requests = len(requests)
         self._interrupted = False
-        inbox = self._connection.nc.new_inbox()
         with self._connection.errors():
-            subscription = await self._connection.nc.subscribe(f"{inbox}.*", cb=self._on_message)
-        try:
-            with self._connection.errors():
-                for lane, request in requests.items():
-                    subject = f"$JS.API.CONSUMER.MSG.NEXT.{Stream.JOBS}.{consumer_name(self._model, lane)}"
-                    await self._connection.nc.publish(subject, msgspec.json.encode(request), reply=f"{inbox}.{lane}")
-            await self._collect(enough, silence_s)
-        finally:
-            # Also when we are canceled: what is on its way to us would otherwise be held until its lease runs out.
-            await _retire(self._connection, subscription)
-        return self.leftovers()
+            for lane, request in requests.items():
+                subject = f"$JS.API.CONSUMER.MSG.NEXT.{Stream.JOBS}.{consumer_name(self._model, lane)}"
+                await self._connection.nc.publish(subject, msgspec.json.encode(request), reply=f"{inbox}.{self._ask}")
 
     async def _collect(self, enough: int, silence_s: float) -> None:
         """Return when there are enough jobs, every request has ended, or the connection seems lost."""
-        while len(self._kept) < enough and self._open_requests > 0 and not self._interrupted:
+        while len(self._kept) < enough and self._open_requests > 0 and not (self._interrupted or self._closing):
             self._changed.clear()
             try:
                 async with asyncio.timeout(silence_s):
@@ -115,9 +138,17 @@ class JobPuller:
         status = (message.headers or {}).get("Status")
         if status is None:
             self._kept.append(Delivery(self._connection, message))
-        elif status != _HEARTBEAT:
+        elif status != _HEARTBEAT and message.subject.endswith(f".{self._ask}"):
             self._open_requests -= 1
         self._changed.set()
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._changed.set()
+
+    def _hand_over(self) -> list[Delivery]:
+        kept, self._kept = self._kept, []
+        return kept
 
 
 async def _retire(connection: Connection, subscription: Subscription) -> None:

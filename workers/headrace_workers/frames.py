@@ -37,7 +37,7 @@ class Run(Frame, frozen=True, tag="run"):
     files: dict[str, str]
     """Input field to local path of the fetched file."""
     out_dir: str
-    """An empty folder for artifacts."""
+    """A folder for artifacts; what else is in it starts with a dot."""
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):

@@ -7,7 +7,6 @@ A crash between any two steps leads to a redelivery, and a redelivery finds the 
 
 import asyncio
 import shutil
-import tempfile
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -44,6 +43,8 @@ T = TypeVar("T")
 # Stands in an engine's input for a file that lies in its folder by now.
 _FETCHED = File(blob="fetched", sha256="", size_bytes=0)
 
+# Folder of the input files, inside the one for the files that the job makes.
+INPUTS = ".inputs"
 # How long a finished job waits for a blob store that does not answer, before it goes back to the queue.
 STORE_PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.2
@@ -54,10 +55,10 @@ class JobRun:
     """What is known of one job while this worker has it."""
 
     def __init__(
-        self, delivery: Delivery, lease: Lease, around: Surroundings, left_engine: Callable[[], None] = lambda: None
+        self, delivery: Delivery, lease: Lease, around: Surroundings, moved: Callable[[], None] = lambda: None
     ) -> None:
-        """`left_engine` is called when the engine is done with the job and could take another."""
-        self._left_engine = left_engine
+        """`moved` is called when the engine takes the job, and when it is done with it and could take another."""
+        self._moved = moved
         self.delivery = delivery
         self.lease = lease
         self.job: Job | None = None
@@ -95,7 +96,8 @@ class JobRun:
                 await self._settlement.reject(error)
                 return
             self._log = self._log.bind(job_id=job.id, tenant=job.tenant)
-            scratch = Path(tempfile.mkdtemp(dir=self._around.scratch))
+            scratch = self._around.scratch / f"{self.delivery.stream_sequence}-{self.delivery.num_delivered}"
+            scratch.mkdir()
             try:
                 await self._attempt(job, scratch)
             except Exception as error:  # noqa: BLE001 - the job boundary: everything becomes an outcome
@@ -108,10 +110,8 @@ class JobRun:
         self._check_stop()
         files = await self._fetch(task_input, scratch)
         self._check_stop()
-        out_dir = scratch / "out"
-        out_dir.mkdir()
-        done = await self._run(job, task_input, files, out_dir)
-        artifacts = await self._store(job, done, out_dir)
+        done = await self._run(job, task_input, files, scratch)
+        artifacts = await self._store(job, done, scratch)
         await self._settlement.end(job, self._result(job, done, artifacts))
 
     def _decode(self) -> Job:
@@ -151,8 +151,10 @@ class JobRun:
         """Bring every input file into the scratch folder, size and hash checked."""
         began = self._around.clock.monotonic()
         paths = {}
+        inputs = scratch / INPUTS
         for name, file in admission.files_of(task_input).items():
-            path = scratch / name
+            inputs.mkdir(exist_ok=True)
+            path = inputs / name
             if file.inline is not None:
                 path.write_bytes(file.inline)
             else:
@@ -182,7 +184,7 @@ class JobRun:
         done = await self._engine_run.result()
         self._engine_run = None
         self.run_s = done.run_s
-        self._left_engine()
+        self._moved()
         return done
 
     async def _store(self, job: Job, done: Done, out_dir: Path) -> tuple[Artifact, ...]:
@@ -267,6 +269,7 @@ class JobRun:
     async def _started(self, job: Job) -> None:
         now = self._around.clock.now()
         self.started_at = now
+        self._moved()
         await self._emit(job, events.Started(job.id, now, self._attempt_number, self._around.worker_id))
 
     async def _emit(self, job: Job, event: events.AnyEvent) -> None:

@@ -72,6 +72,8 @@ class ModelWorker:
                 except BrokerUnavailable as error:
                     self._log.warning("no jobs from the broker", error=str(error))
                     await self._sleep(PAUSE_AFTER_OUTAGE_S)
+            for delivery in await self._puller.close():
+                self._start(jobs, delivery)
 
     def drain(self) -> None:
         """Take no more jobs, and give back those that have not begun."""
@@ -98,7 +100,9 @@ class ModelWorker:
         ahead = sum(job.run_s is None for job in self._jobs.values())
         free = self._slots - ahead
         room = min(free if free > 0 else free + self._prefetch, self._slots + MAX_STORING - len(self._jobs))
-        if room <= 0 or not self._around.host.ready.is_set():
+        # A job on its way to the engine comes first: looking for the next one would slow it down.
+        arriving = any(job.started_at is None for job in self._jobs.values())
+        if room <= 0 or not self._around.host.ready.is_set() or (free <= 0 and arriving):
             await self._sleep(None)
             return []
         asked = self._lanes.next()
@@ -129,7 +133,7 @@ class ModelWorker:
 
     def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> None:
         lease = Lease(delivery, self._around.lease_s, self._around.clock)
-        job = JobRun(delivery, lease, self._around, left_engine=self._wake.set)
+        job = JobRun(delivery, lease, self._around, moved=self._wake.set)
         sequence = delivery.stream_sequence
         task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
         self._jobs[task] = job

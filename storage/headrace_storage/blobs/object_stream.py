@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 
 from headrace_contracts.errors import BlobError, BlobForbidden, BlobUnavailable
 from headrace_storage.blobs.object_record import ObjectRecord
+from headrace_storage.cancelable import cancelable
 
 _STREAM_NOT_FOUND: Final = 10059
 _STREAM_EXISTS: Final = 10058
@@ -195,13 +196,7 @@ class ObjectStream:
 
     async def _request(self, key: str, subject: str, body: bytes, headers: dict[str, str] | None = None) -> Msg:
         with self._errors(key):
-            asking = asyncio.create_task(self._nc.request(subject, body, timeout=self._timeout_s, headers=headers))
-            try:
-                # The client awaits by `wait_for`, and that of Python 3.11 forgets a cancellation that meets an answer.
-                await asyncio.wait({asking})
-            finally:
-                asking.cancel()
-            return await asking
+            return await cancelable(self._nc.request(subject, body, timeout=self._timeout_s, headers=headers))
 
     def _published(self, key: str, answer: Msg) -> int:
         reply = msgspec.json.decode(answer.data, type=_ApiReply)

@@ -28,7 +28,7 @@ class Work(msgspec.Struct, Generic[InputT], frozen=True):
     files: dict[str, Path]
     """Input field to local file, size and hash checked."""
     out_dir: Path
-    """An empty folder for the files the job makes."""
+    """A folder for the files the job makes; what else is in it starts with a dot."""
 
 
 class Finished(msgspec.Struct, frozen=True):
