@@ -44,6 +44,7 @@ class Up:
             env=self._environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         return self
 
@@ -83,6 +84,6 @@ class Up:
             return await self.process.wait()
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        """Stop it as a user does; the exit status."""
-        self.process.send_signal(how)
+        """Stop it as a terminal does, which signals the whole process group; the exit status."""
+        os.killpg(self.process.pid, how)
         return await self.ended()

@@ -1,6 +1,7 @@
 """`headrace up` from the outside: it starts everything, and whatever ends it, nothing is left and nothing is lost."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -62,13 +63,14 @@ async def test_a_job_runs_and_a_signal_stops_every_process(tmp_path: Path, how: 
         await up.says(READY)
         async with broker(up) as connection:
             done = await result(connection, "a", await submit(connection, "a", SyntheticInput(echo="through")))
-            assert done.status is Status.SUCCEEDED
+            assert done.status is Status.SUCCEEDED, done.error
         children = up.descendants()
         assert {"nats-server"} < {child.name() for child in children}
         assert len(children) >= 3, "nats-server, worker, engine"
         assert await up.stop(how) == 0
         assert alive(children) == []
     assert "Stopped." in up.text
+    assert "ended (" not in up.text, "the signal must reach only us: we stop the others, in order"
 
 
 async def test_a_kill_leaves_no_process(tmp_path: Path) -> None:
@@ -98,6 +100,21 @@ async def test_what_was_queued_before_a_kill_runs_after_the_next_start(tmp_path:
         async with broker(up) as connection:
             for job_id in waiting:
                 assert (await result(connection, "b", job_id)).status is Status.SUCCEEDED
+
+
+async def test_a_server_that_outlives_a_kill_keeps_the_folder_until_its_end(tmp_path: Path) -> None:
+    arguments = ("--model", model_file(tmp_path, "a"), "--dir", str(tmp_path / "d"), "--port", "-1")
+    async with Up(*arguments) as up:
+        await up.says(READY)
+        server = next(p for p in up.descendants() if p.name() == "nats-server")
+        server.suspend()  # so that it cannot end by itself
+        up.process.kill()
+        await up.process.wait()
+    with (tmp_path / "d" / "lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    server.kill()
+    async with Up(*arguments) as up:
+        await up.says(READY)
 
 
 async def test_a_stop_hands_the_queue_to_the_next_start(tmp_path: Path) -> None:

@@ -130,20 +130,20 @@ class Worker:
             task.cancel()
 
     async def _beat(self, connection: Connection) -> None:
-        """Publish the worker's state: every few seconds, and at once when it changes."""
+        """Publish the worker's state: every few seconds, and soon after it changes."""
         while True:
             self._changed.clear()
             try:
                 await put_status(connection, self._status())
             except BrokerUnavailable as error:
                 self._log.warning("heartbeat not sent", error=str(error))
-            # Many changes at once make one heartbeat.
-            await asyncio.sleep(CHANGES_TOGETHER_S)
             try:
                 async with asyncio.timeout(HEARTBEAT_EVERY_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
+            # Many changes make one heartbeat, and a job on its way to the engine does not meet it.
+            await asyncio.sleep(CHANGES_TOGETHER_S)
 
     async def _watch(self, connection: Connection) -> None:
         """End the worker loudly when its connection was given up: only a new process helps."""
