@@ -53,7 +53,6 @@ class ErrorCode(StrEnum):
     TTL_EXPIRED = "ttl_expired"
     CANCELED = "canceled"
     MODEL_ERROR = "model_error"
-    LOAD_FAILED = "load_failed"
     OUT_OF_MEMORY = "out_of_memory"
     ENGINE_CRASHED = "engine_crashed"
     ENGINE_HUNG = "engine_hung"
@@ -72,10 +71,10 @@ class SettingsError(HeadraceError):
 class InvalidName(HeadraceError):
     """A name cannot be part of a subject."""
 
-    def __init__(self, kind: str, value: str) -> None:
+    def __init__(self, kind: str, value: str, allowed: str = "1 to 64 of the characters A-Z a-z 0-9 _ -") -> None:
         self.kind = kind
         self.value = value
-        super().__init__(f"{kind} {value[:80]!r} is not valid: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
+        super().__init__(f"{kind} {value[:80]!r} is not valid: use {allowed}")
 
 
 class UndecodableMessage(HeadraceError):

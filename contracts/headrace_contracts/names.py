@@ -12,6 +12,8 @@ import msgspec
 from headrace_contracts.errors import InvalidName
 
 DEFAULT_TENANT: Final = "default"
+# Stands in DEAD for a tenant or model whose name cannot be part of a subject.
+NAMELESS: Final = "nameless"
 
 # 64 keeps the longest subject (four tokens and a prefix) far under the server's control-line limit of 4,096 bytes.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -86,10 +88,10 @@ def parse_jobs_subject(subject: str) -> JobAddress:
     """
     parts = subject.split(".")
     if len(parts) != 4 or parts[0] != "jobs":
-        raise InvalidName("job subject", subject)
+        raise InvalidName("job subject", subject, "jobs.<tenant>.<model>.<lane>")
     _, tenant, model, lane = parts
     if lane not in set(Lane):
-        raise InvalidName("lane", lane)
+        raise InvalidName("lane", lane, " or ".join(Lane))
     return JobAddress(check_token("tenant", tenant), check_token("model", model), Lane(lane))
 
 

@@ -9,7 +9,7 @@ from rig import DEADLINE_S, TENANT, Rig
 from headrace_contracts.errors import ErrorCode
 from headrace_contracts.names import Stream
 from headrace_contracts.result import Result, Status
-from headrace_storage.results import find_result, wait_result
+from headrace_storage.results import wait_result
 
 
 async def result_of(rig: Rig, data: bytes, headers: dict[str, str] | None = None) -> Result:
@@ -70,12 +70,20 @@ async def test_a_job_for_an_unknown_model_is_answered(rig: Rig) -> None:
     assert not left.state.subjects
 
 
-async def test_a_job_in_an_unknown_lane_is_not_kept_for_ever(rig: Rig) -> None:
+async def test_a_job_in_an_unknown_lane_is_answered(rig: Rig) -> None:
     await rig.add_model()
     await rig.start_worker()
-    ack = await rig.connection.js.publish(f"jobs.acme.{rig.model}.urgent", b'{"input": {}}')
-    await wait_for_dead_letter(rig, f"dead.nameless.nameless.seq-{ack.seq}")
-    assert await find_result(rig.connection, TENANT, f"seq-{ack.seq}") is None
+    sequence = await rig.publish(b'{"input": {}}', lane="urgent")
+    result = await rig.result(f"seq-{sequence}")
+    assert (result.status, result.error.code) == (Status.FAILED, ErrorCode.INVALID_INPUT)
+    assert "lane 'urgent' is not valid" in result.error.message
+
+
+async def test_a_job_of_a_tenant_that_cannot_be_named_is_kept_for_the_operator(rig: Rig) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    ack = await rig.connection.js.publish(f"jobs.ténant.{rig.model}.normal", b'{"input": {}}')
+    await wait_for_dead_letter(rig, f"dead.nameless.*.seq-{ack.seq}")
 
 
 async def test_two_hundred_random_messages_do_not_stop_the_worker(rig: Rig) -> None:

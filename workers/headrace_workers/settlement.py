@@ -21,7 +21,7 @@ from headrace_contracts.errors import (
     UndecodableMessage,
 )
 from headrace_contracts.job import Job, job_id_of
-from headrace_contracts.names import check_token, job_id_of_sequence
+from headrace_contracts.names import NAMELESS, check_token, job_id_of_sequence
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
@@ -34,8 +34,6 @@ from headrace_workers.surroundings import Surroundings
 
 # Between tries to commit while the broker does not take results. The work is done: nothing is gained by giving up.
 COMMIT_PAUSE_S = 1.0
-# Where messages of tenants whose names cannot be part of a subject are kept.
-NAMELESS_TENANT = "nameless"
 
 
 class Settlement:
@@ -176,7 +174,7 @@ def _valid_tenant(token: str) -> str:
     try:
         return check_token("tenant", token)
     except InvalidName:
-        return NAMELESS_TENANT
+        return NAMELESS
 
 
 def _encoding_or_json(delivery: Delivery) -> Encoding:

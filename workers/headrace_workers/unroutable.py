@@ -1,4 +1,7 @@
-"""End jobs for models that the registry does not have: no consumer delivers them, so they would wait for ever."""
+"""End jobs that no consumer delivers, for a model that is not in the registry or in a lane that is none.
+
+They would wait for ever.
+"""
 
 import asyncio
 
@@ -18,7 +21,7 @@ from headrace_contracts.errors import (
     UnknownModel,
 )
 from headrace_contracts.job import job_id_of
-from headrace_contracts.names import JobAddress, job_id_of_sequence, parse_jobs_subject
+from headrace_contracts.names import NAMELESS, check_token, job_id_of_sequence, parse_jobs_subject
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.connection import Connection
 from headrace_storage.dead import bury
@@ -44,42 +47,41 @@ async def end_unroutable_jobs(connection: Connection, clock: Clock) -> None:
 async def _look_once(connection: Connection, clock: Clock) -> None:
     known = await model_names(connection)
     for subject in await subjects_with_jobs(connection):
-        address, problem = _address(subject)
-        if address is not None:
-            if address.model in known:
-                continue
-            problem = str(UnknownModel(address.model, known))
-        async for message in messages_of(connection, subject):
-            await _end(connection, clock, message, address, problem)
+        error = _why_unroutable(subject, known)
+        if error is not None:
+            async for message in messages_of(connection, subject):
+                await _end(connection, clock, message, error)
 
 
-def _address(subject: str) -> tuple[JobAddress | None, str]:
+def _why_unroutable(subject: str, known: tuple[str, ...]) -> ResultError | None:
+    """What the result of a job on this subject will say; None if a consumer delivers it."""
     try:
-        return parse_jobs_subject(subject), ""
+        address = parse_jobs_subject(subject)
     except InvalidName as error:
-        return None, str(error)
+        return ResultError(ErrorCode.INVALID_INPUT, str(error), Fault.INPUT, retryable=False)
+    if address.model in known:
+        return None
+    return ResultError(ErrorCode.UNKNOWN_MODEL, str(UnknownModel(address.model, known)), Fault.INPUT, retryable=False)
 
 
-async def _end(
-    connection: Connection, clock: Clock, message: Unroutable, address: JobAddress | None, reason: str
-) -> None:
+async def _end(connection: Connection, clock: Clock, message: Unroutable, error: ResultError) -> None:
     try:
         job_id = job_id_of(message.headers, message.sequence)
     except InvalidName:
         job_id = job_id_of_sequence(message.sequence)
-    tenant, model = (address.tenant, address.model) if address else ("nameless", "nameless")
+    _, tenant, model, _ = message.subject.split(".")
+    addressee = (tenant, model) if _is_token(tenant) and _is_token(model) else None
     await bury(
         connection,
-        tenant,
-        model,
+        *(addressee or (NAMELESS, NAMELESS)),
         job_id,
         original_subject=message.subject,
         headers=message.headers,
         data=message.data,
-        reason=reason,
+        reason=error.message,
         sequence=message.sequence,
     )
-    if address is not None:
+    if addressee is not None:
         encoding = _encoding_or_json(message)
         result = Result(
             id=job_id,
@@ -90,10 +92,18 @@ async def _end(
             attempts=0,
             created_at=message.stored_at,
             completed_at=clock.now(),
-            error=ResultError(ErrorCode.UNKNOWN_MODEL, reason, Fault.INPUT, retryable=False),
+            error=error,
         )
         await commit_result(connection, tenant, result, encoding)
     await remove_message(connection, message.sequence)
+
+
+def _is_token(text: str) -> bool:
+    try:
+        check_token("name", text)
+    except InvalidName:
+        return False
+    return True
 
 
 def _encoding_or_json(message: Unroutable) -> Encoding:
