@@ -224,7 +224,6 @@ def test_every_variable_that_is_read_is_explained() -> None:
 
 
 @pytest.mark.models
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("arguments", shell_commands(README, "headrace")[1:], ids=lambda a: " ".join(a[1:3]))
 async def test_the_commands_of_the_readme_run(bundled: System, arguments: list[str]) -> None:
     compose = bundled.folder / "compose"
@@ -238,7 +237,6 @@ async def test_the_commands_of_the_readme_run(bundled: System, arguments: list[s
 
 
 @pytest.mark.models
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("code", blocks(README, "python"), ids=["sdk", "nats-py"])
 async def test_the_python_of_the_readme_runs(bundled: System, code: str) -> None:
     ran = await bundled.run(sys.executable, "-c", code.replace("nats://127.0.0.1:4222", bundled.url))
@@ -248,7 +246,6 @@ async def test_the_python_of_the_readme_runs(bundled: System, code: str) -> None
 
 
 @pytest.mark.models
-@pytest.mark.asyncio(loop_scope="module")
 async def test_the_javascript_of_the_contract_runs(bundled: System) -> None:
     node = ROOT / "examples" / "node"
     if not (node / "node_modules").is_dir():

@@ -27,7 +27,7 @@ CLIENT = NODE / "client.mjs"
 SPEECH = Path(__file__).parents[2] / "compose" / "headrace_local" / "data" / "speech" / "dashwood-7s.wav"
 
 pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.slow,
     pytest.mark.skipif(
         shutil.which("node") is None or shutil.which("npm") is None,
         reason="NOT TESTED: without node and npm, nothing shows that other languages can use the contract",

@@ -11,7 +11,7 @@ from headrace_workers.engines.synthetic import artifact_bytes
 
 PYTHON = Path(__file__).parents[2] / "examples" / "python"
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 
 JOB = json.dumps({"echo": "hello", "steps": 2, "output_bytes": 5000, "seed": 3})
 

@@ -12,7 +12,7 @@ from headrace import Client
 from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
 from headrace_storage.workers import put_status
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 RED = {"text": "red", "finish_reason": "stop", "seed": 7}
 
 

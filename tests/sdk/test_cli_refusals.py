@@ -8,7 +8,7 @@ from command_line import Headrace
 
 from headrace_local.nats_server import NatsServer
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

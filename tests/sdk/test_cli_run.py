@@ -15,7 +15,7 @@ from headrace_contracts.names import DEFAULT_TENANT
 from headrace_contracts.tasks import SpeechToTextInput, TextToImageInput
 from headrace_storage.lookup import find_job
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 RED = {"text": "red and blue", "finish_reason": "stop", "seed": 7}
 
 

@@ -24,7 +24,7 @@ from headrace_contracts.errors import (
 from headrace_storage.blobs import BlobStore, sweep
 from headrace_storage.blobs.chunks import CHUNK_BYTES
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 
 MB = 1024 * 1024
 SIZES = [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, MB, 64 * MB]

@@ -21,7 +21,7 @@ from headrace_storage.blobs import JetStreamBlobs
 from headrace_storage.blobs.chunks import CHUNK_BYTES
 from headrace_storage.blobs.object_stream import ObjectStream, StoredMessage
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 
 DEADLINE_S = 20.0
 

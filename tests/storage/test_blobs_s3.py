@@ -21,7 +21,7 @@ from headrace_storage.blobs import JetStreamBlobs, open_blobs
 from headrace_storage.blobs.landing import Landing
 from headrace_storage.blobs.s3 import S3Blobs, _Upload
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.slow
 
 MB = 1024 * 1024
 DEADLINE_S = 20.0

@@ -11,6 +11,8 @@ from headrace_contracts.names import Stream
 from headrace_contracts.result import Result, Status
 from headrace_storage.results import wait_result
 
+pytestmark = pytest.mark.slow
+
 
 async def result_of(rig: Rig, data: bytes, headers: dict[str, str] | None = None) -> Result:
     return await rig.result(f"seq-{await rig.publish(data, headers=headers)}")

@@ -5,6 +5,7 @@ import signal
 
 import msgspec
 import psutil
+import pytest
 from rig import LEASE_S, TENANT, Rig
 
 from headrace_contracts import event as events
@@ -18,6 +19,8 @@ from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import get_attempts
 from headrace_storage.control import send_cancel
 from headrace_storage.results import commit_result
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_killed_worker_has_its_job_finished_by_another(rig: Rig) -> None:

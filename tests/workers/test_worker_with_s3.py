@@ -10,6 +10,8 @@ from rig import TENANT, Rig
 from headrace_contracts.result import Status
 from headrace_workers.engines.synthetic import artifact_bytes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest_asyncio.fixture(scope="module")
 async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S3Rig]:
