@@ -46,49 +46,49 @@ class RecordingSink:
         self.on_report: Callable[[str, Record], None] | None = None
         self._changed = threading.Condition()
 
-    def started(self, job_id: str) -> None:
-        record = self._of(job_id)
+    def started(self, run_id: str) -> None:
+        record = self._of(run_id)
         record.started += 1
-        self._reported(job_id)
+        self._reported(run_id)
 
-    def progress(self, job_id: str, step: float, total: float) -> None:
+    def progress(self, run_id: str, step: float, total: float) -> None:
         msgspec.msgpack.encode((step, total))
-        self._of(job_id).progress.append((step, total))
-        self._reported(job_id)
+        self._of(run_id).progress.append((step, total))
+        self._reported(run_id)
 
-    def chunk(self, job_id: str, text: str) -> None:
-        self._of(job_id).chunks.append(text)
-        self._reported(job_id)
+    def chunk(self, run_id: str, text: str) -> None:
+        self._of(run_id).chunks.append(text)
+        self._reported(run_id)
 
-    def finished(self, job_id: str, result: Finished) -> None:
-        assert not self._of(job_id).ended, "a job ends once"
+    def finished(self, run_id: str, result: Finished) -> None:
+        assert not self._of(run_id).ended, "a job ends once"
         # The report crosses a process border: what the codec cannot take (a numpy float) would end the engine.
         msgspec.msgpack.encode(result)
-        self._of(job_id).finished = result
-        self._reported(job_id)
+        self._of(run_id).finished = result
+        self._reported(run_id)
 
-    def failed(self, job_id: str, error: JobError) -> None:
-        assert not self._of(job_id).ended, "a job ends once"
-        self._of(job_id).failed = error
-        self._reported(job_id)
+    def failed(self, run_id: str, error: JobError) -> None:
+        assert not self._of(run_id).ended, "a job ends once"
+        self._of(run_id).failed = error
+        self._reported(run_id)
 
-    def canceled(self, job_id: str) -> bool:
-        return job_id in self.to_cancel
+    def canceled(self, run_id: str) -> bool:
+        return run_id in self.to_cancel
 
-    def wait_for_end(self, job_id: str) -> Record:
+    def wait_for_end(self, run_id: str) -> Record:
         """Block until the job ended; files are written by another thread."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._of(job_id).ended, DEADLINE_S), f"{job_id} never ended"
-        return self._of(job_id)
+            assert self._changed.wait_for(lambda: self._of(run_id).ended, DEADLINE_S), f"{run_id} never ended"
+        return self._of(run_id)
 
-    def _of(self, job_id: str) -> Record:
-        return self.records.setdefault(job_id, Record())
+    def _of(self, run_id: str) -> Record:
+        return self.records.setdefault(run_id, Record())
 
-    def _reported(self, job_id: str) -> None:
-        record = self._of(job_id)
+    def _reported(self, run_id: str) -> None:
+        record = self._of(run_id)
         record.reports += 1
         if self.on_report is not None:
-            self.on_report(job_id, record)
+            self.on_report(run_id, record)
         with self._changed:
             self._changed.notify_all()
 
@@ -107,19 +107,19 @@ class Bench:
     def work(self, job_input: Any, **files: Path) -> Work[Any]:
         """A new job, not yet taken in."""
         self._jobs += 1
-        job_id = f"job-{self._jobs}"
-        out_dir = self._folder / job_id
+        run_id = f"job-{self._jobs}"
+        out_dir = self._folder / run_id
         out_dir.mkdir()
-        return Work(job_id, 1, job_input, files, out_dir)
+        return Work(run_id, 1, job_input, files, out_dir)
 
     def admit(self, job_input: Any, **files: Path) -> str:
         """Take a new job in; its id."""
         work = self.work(job_input, **files)
         self.engine.admit(work)
-        return work.job_id
+        return work.run_id
 
-    def record(self, job_id: str) -> Record:
-        return self.sink.records.setdefault(job_id, Record())
+    def record(self, run_id: str) -> Record:
+        return self.sink.records.setdefault(run_id, Record())
 
     def step_until_idle(self) -> int:
         """Step while there is anything to do; the number of steps."""
@@ -134,7 +134,7 @@ class Bench:
         """Run jobs together, to their ends."""
         ids = [self.admit(job_input, **files) for job_input in inputs]
         self.step_until_idle()
-        return [self.sink.wait_for_end(job_id) for job_id in ids]
+        return [self.sink.wait_for_end(run_id) for run_id in ids]
 
-    def out_dir(self, job_id: str) -> Path:
-        return self._folder / job_id
+    def out_dir(self, run_id: str) -> Path:
+        return self._folder / run_id

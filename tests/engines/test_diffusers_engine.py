@@ -34,8 +34,8 @@ def asking(prompt: str = "a red circle on a blue background", *, seed: int = 3, 
 
 
 def picture_files(bench: Bench, record: Record) -> list[Path]:
-    job_id = next(i for i, r in bench.sink.records.items() if r is record)
-    return [bench.out_dir(job_id) / name for name in record.output.images]
+    run_id = next(i for i, r in bench.sink.records.items() if r is record)
+    return [bench.out_dir(run_id) / name for name in record.output.images]
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
@@ -92,7 +92,7 @@ def test_a_picture_of_a_batch_is_the_one_drawn_alone(painter: Bench) -> None:
     ids = [painter.admit(asking(prompt, seed=i)) for i, prompt in enumerate(prompts)]
     painter.engine.step()
     assert not painter.engine.busy, "one call should have drawn all three"
-    together = [painter.sink.wait_for_end(job_id) for job_id in ids]
+    together = [painter.sink.wait_for_end(run_id) for run_id in ids]
     assert sum(record.started for record in painter.sink.records.values()) == before + 3
     for one, other in zip(alone, together, strict=True):
         assert_same_picture(picture_files(painter, one)[0], picture_files(painter, other)[0])
@@ -106,9 +106,9 @@ def test_jobs_that_cannot_share_a_call_are_drawn_in_turn(painter: Bench) -> None
 
 def test_several_images_take_following_seeds_and_fill_calls_of_the_batch_size(painter: Bench) -> None:
     singles = [painter.run(asking(seed=10 + i))[0] for i in range(BATCH + 1)]
-    job_id = painter.admit(asking(seed=10, num_images=BATCH + 1))
+    run_id = painter.admit(asking(seed=10, num_images=BATCH + 1))
     assert painter.step_until_idle() == 2
-    record = painter.sink.wait_for_end(job_id)
+    record = painter.sink.wait_for_end(run_id)
     assert record.output.seeds == tuple(range(10, 11 + BATCH))
     assert record.finished is not None
     assert record.finished.usage.images == BATCH + 1
@@ -144,25 +144,25 @@ def test_without_a_seed_one_is_chosen_and_named(painter: Bench) -> None:
 
 
 def test_a_canceled_job_stops_within_one_step(painter: Bench) -> None:
-    def cancel_after_two(job_id: str, record: Record) -> None:
+    def cancel_after_two(run_id: str, record: Record) -> None:
         if len(record.progress) == 2:
-            painter.sink.to_cancel.add(job_id)
+            painter.sink.to_cancel.add(run_id)
 
     painter.sink.on_report = cancel_after_two
-    job_id = painter.admit(msgspec.structs.replace(asking(), steps=50))
+    run_id = painter.admit(msgspec.structs.replace(asking(), steps=50))
     with steps_taken(painter) as taken:
         painter.step_until_idle()
     # The third step is where the cancel is seen; the picture itself is not decoded any more.
     assert len(taken) <= 3
-    assert len(painter.record(job_id).progress) == 2
-    assert not painter.record(job_id).ended
+    assert len(painter.record(run_id).progress) == 2
+    assert not painter.record(run_id).ended
 
 
 def test_a_canceled_row_leaves_its_neighbour_alone(painter: Bench) -> None:
     (alone,) = painter.run(asking(seed=8))
     ids = [painter.admit(asking(seed=7)), painter.admit(asking(seed=8))]
 
-    def cancel_first(job_id: str, record: Record) -> None:
+    def cancel_first(run_id: str, record: Record) -> None:
         if len(record.progress) == 2:
             painter.sink.to_cancel.add(ids[0])
 
@@ -175,10 +175,10 @@ def test_a_canceled_row_leaves_its_neighbour_alone(painter: Bench) -> None:
 
 
 def test_a_dropped_job_is_never_reported(painter: Bench) -> None:
-    job_id = painter.admit(asking())
-    painter.engine.drop(job_id)
+    run_id = painter.admit(asking())
+    painter.engine.drop(run_id)
     assert not painter.engine.busy
-    assert painter.record(job_id).reports == 0
+    assert painter.record(run_id).reports == 0
 
 
 def test_a_picture_that_cannot_be_written_fails_its_job(painter: Bench) -> None:
@@ -186,7 +186,7 @@ def test_a_picture_that_cannot_be_written_fails_its_job(painter: Bench) -> None:
     work.out_dir.rmdir()
     painter.engine.admit(work)
     painter.step_until_idle()
-    failed = painter.sink.wait_for_end(work.job_id).failed
+    failed = painter.sink.wait_for_end(work.run_id).failed
     assert failed is not None
     assert (failed.code, failed.fault, failed.retryable) == (ErrorCode.INTERNAL, Fault.WORKER, True)
 

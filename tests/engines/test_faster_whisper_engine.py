@@ -109,23 +109,23 @@ def test_a_canceled_recording_stops_before_its_next_window(
     body = DASHWOOD.read_bytes()[44:]
     path = wav(tmp_path / "long.wav", 90, body=(body + bytes(30 * 32_000)) * 2)
 
-    def cancel(job_id: str, record: Record) -> None:
+    def cancel(run_id: str, record: Record) -> None:
         # The first report is the start, the second comes just before the first window, the third is what it heard.
         if record.reports == reports:
-            listener.sink.to_cancel.add(job_id)
+            listener.sink.to_cancel.add(run_id)
 
     listener.sink.on_report = cancel
-    job_id = listener.admit(asking(), audio=path)
+    run_id = listener.admit(asking(), audio=path)
     listener.step_until_idle()
-    assert len(listener.record(job_id).chunks) == chunks
-    assert not listener.record(job_id).ended
+    assert len(listener.record(run_id).chunks) == chunks
+    assert not listener.record(run_id).ended
 
 
 def test_a_dropped_recording_is_never_reported(listener: Bench) -> None:
-    job_id = listener.admit(asking(), audio=DASHWOOD)
-    listener.engine.drop(job_id)
+    run_id = listener.admit(asking(), audio=DASHWOOD)
+    listener.engine.drop(run_id)
     assert not listener.engine.busy
-    assert listener.record(job_id).reports == 0
+    assert listener.record(run_id).reports == 0
 
 
 def test_what_the_model_cannot_do_is_refused(listener: Bench) -> None:

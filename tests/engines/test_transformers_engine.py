@@ -49,7 +49,7 @@ def run_staggered(bench: Bench, *inputs: TextGenerationInput, every: int) -> lis
         for _ in range(every):
             bench.engine.step()
     bench.step_until_idle()
-    return [bench.record(job_id) for job_id in ids]
+    return [bench.record(run_id) for run_id in ids]
 
 
 def test_it_knows_the_capital_of_france(writer: Bench) -> None:
@@ -158,19 +158,19 @@ def test_a_dropped_job_leaves_its_neighbours_alone(writer: Bench, alone: list[st
     writer.engine.drop(dropped)
     writer.step_until_idle()
     assert writer.record(dropped).reports == reports
-    assert [text(writer.record(job_id)) for job_id in ids] == [alone[0], alone[1], alone[3]]
+    assert [text(writer.record(run_id)) for run_id in ids] == [alone[0], alone[1], alone[3]]
 
 
 def test_a_canceled_job_writes_no_further_token(writer: Bench) -> None:
-    def cancel_at_third_chunk(job_id: str, record: Record) -> None:
+    def cancel_at_third_chunk(run_id: str, record: Record) -> None:
         if len(record.chunks) == 3:
-            writer.sink.to_cancel.add(job_id)
+            writer.sink.to_cancel.add(run_id)
 
     writer.sink.on_report = cancel_at_third_chunk
-    job_id = writer.admit(asking(QUESTIONS[2]))
+    run_id = writer.admit(asking(QUESTIONS[2]))
     writer.step_until_idle()
-    assert len(writer.record(job_id).chunks) == 3
-    assert not writer.record(job_id).ended
+    assert len(writer.record(run_id).chunks) == 3
+    assert not writer.record(run_id).ended
 
 
 def test_a_long_prompt_is_read_in_pieces_and_lets_others_write(writer: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """What a worker does with jobs, seen from the broker: publish, and read what comes back."""
 
+import asyncio
 import hashlib
 import random
 
 import msgspec
 import pytest
-from rig import TENANT, Rig
+from rig import DEADLINE_S, TENANT, Rig
 
 from headrace_contracts import event as events
 from headrace_contracts.codec import Encoding, encode
@@ -14,7 +15,7 @@ from headrace_contracts.model import Batching
 from headrace_contracts.names import Lane
 from headrace_contracts.result import Status
 from headrace_storage.blobs.jetstream import JetStreamBlobs
-from headrace_storage.results import get_result
+from headrace_storage.results import get_result, wait_result
 
 
 async def test_a_published_job_comes_back_as_a_result(rig: Rig) -> None:
@@ -89,6 +90,21 @@ async def test_a_batch_runs_together(rig: Rig) -> None:
     last = max(result.completed_at for result in results)
     longest_s = max(result.timings.run_s for result in results)
     assert (last - first).total_seconds() < 2 * longest_s
+
+
+async def test_two_tenants_may_use_one_job_id_at_the_same_time(rig: Rig) -> None:
+    await rig.add_model(batching=Batching(max_size=2))
+    for tenant in ("acme", "other"):
+        body = {"input": {"echo": tenant, "steps": 10, "step_s": 0.05}}
+        subject = f"jobs.{tenant}.{rig.model}.normal"
+        # In another spelling the server does not take the second one for a repetition of the first.
+        await rig.connection.js.publish(subject, msgspec.json.encode(body), headers={"nats-msg-id": "order-1"})
+    await rig.start_worker()
+    async with asyncio.timeout(DEADLINE_S):
+        for tenant in ("acme", "other"):
+            result = await wait_result(rig.connection, tenant, rig.model, "order-1")
+            assert msgspec.json.decode(result.output)["echo"] == tenant
+    assert result.attempts == 1
 
 
 async def test_high_comes_before_normal_before_low(rig: Rig) -> None:

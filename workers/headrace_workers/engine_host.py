@@ -51,7 +51,7 @@ JobFrame = Started | Progress | Chunk | Done | Failed | Canceled
 
 
 class EngineDied(Retryable):
-    """The engine process is gone; `culprit` is the job it was killed for, if it was."""
+    """The engine process is gone; `culprit` is the run it was killed for, if it was."""
 
     def __init__(self, code: ErrorCode, message: str, culprit: str | None = None) -> None:
         super().__init__(code, message, Fault.MODEL)
@@ -77,7 +77,7 @@ class EngineHost:
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
         self.last_frame_at = clock.monotonic()
-        self._jobs: dict[str, Frames] = {}
+        self._runs: dict[str, Frames] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
@@ -117,18 +117,18 @@ class EngineHost:
         if self._writer is None or not self.ready.is_set():
             raise EngineDied(ErrorCode.ENGINE_CRASHED, "the engine is being started again")
         frames: Frames = asyncio.Queue()
-        self._jobs[run.job_id] = frames
+        self._runs[run.run_id] = frames
         self._writer.write(pack(run))
         return frames
 
-    def close(self, job_id: str) -> None:
+    def close(self, run_id: str) -> None:
         """Forget a job: no more of its frames are wanted."""
-        self._jobs.pop(job_id, None)
+        self._runs.pop(run_id, None)
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, run_id: str) -> None:
         """Ask the engine to stop a job at its next step."""
-        if self._writer is not None and job_id in self._jobs:
-            self._writer.write(pack(Cancel(job_id)))
+        if self._writer is not None and run_id in self._runs:
+            self._writer.write(pack(Cancel(run_id)))
 
     def kill(self, code: ErrorCode, reason: str, culprit: str | None) -> None:
         """End the process at once, because of one job if it is known which; it is started again."""
@@ -205,8 +205,8 @@ class EngineHost:
             self.last_frame_at = self._clock.monotonic()
             if isinstance(frame, Done):
                 self._starts_without_result = 0
-            if frame.job_id in self._jobs:
-                self._jobs[frame.job_id].put_nowait(frame)
+            if frame.run_id in self._runs:
+                self._runs[frame.run_id].put_nowait(frame)
 
     async def _describe_death(self) -> str:
         assert self._process is not None
@@ -219,7 +219,7 @@ class EngineHost:
 
     def _fail_jobs(self) -> None:
         died = self._cause or EngineDied(ErrorCode.ENGINE_CRASHED, self.detail)
-        for frames in self._jobs.values():
+        for frames in self._runs.values():
             frames.put_nowait(died)
 
     async def _end_process(self) -> None:

@@ -62,42 +62,42 @@ class SocketSink:
         with self._sending:
             self._connection.sendall(pack(frame))
 
-    def started(self, job_id: str) -> None:
+    def started(self, run_id: str) -> None:
         """The engine has the job now."""
-        if job_id not in self._started_at:
-            self._started_at[job_id] = time.perf_counter()
-            self.send(Started(job_id))
+        if run_id not in self._started_at:
+            self._started_at[run_id] = time.perf_counter()
+            self.send(Started(run_id))
 
-    def progress(self, job_id: str, step: float, total: float) -> None:
+    def progress(self, run_id: str, step: float, total: float) -> None:
         """`step` of `total` are done."""
-        self.send(Progress(job_id, step, total))
+        self.send(Progress(run_id, step, total))
 
-    def chunk(self, job_id: str, text: str) -> None:
+    def chunk(self, run_id: str, text: str) -> None:
         """The next piece of text."""
-        self.send(Chunk(job_id, text))
+        self.send(Chunk(run_id, text))
 
-    def finished(self, job_id: str, result: Finished) -> None:
+    def finished(self, run_id: str, result: Finished) -> None:
         """The job succeeded."""
-        run_s = time.perf_counter() - self._started_at.get(job_id, time.perf_counter())
+        run_s = time.perf_counter() - self._started_at.get(run_id, time.perf_counter())
         output = msgspec.Raw(msgspec.msgpack.encode(result.output))
-        self._end(job_id, Done(job_id, output, result.files, result.usage, run_s))
+        self._end(run_id, Done(run_id, output, result.files, result.usage, run_s))
 
-    def failed(self, job_id: str, error: JobError) -> None:
+    def failed(self, run_id: str, error: JobError) -> None:
         """The job failed."""
-        self._end(job_id, Failed(job_id, error.code, error.message, error.fault, error.retryable))
+        self._end(run_id, Failed(run_id, error.code, error.message, error.fault, error.retryable))
 
-    def dropped(self, job_id: str) -> None:
+    def dropped(self, run_id: str) -> None:
         """The job was stopped."""
-        self._end(job_id, Canceled(job_id))
+        self._end(run_id, Canceled(run_id))
 
-    def canceled(self, job_id: str) -> bool:
+    def canceled(self, run_id: str) -> bool:
         """Whether the job should stop."""
-        return job_id in self.to_cancel
+        return run_id in self.to_cancel
 
-    def _end(self, job_id: str, frame: Frame) -> None:
-        if job_id in self.active:
-            self.active.discard(job_id)
-            self._started_at.pop(job_id, None)
+    def _end(self, run_id: str, frame: Frame) -> None:
+        if run_id in self.active:
+            self.active.discard(run_id)
+            self._started_at.pop(run_id, None)
             self.send(frame)
 
 
@@ -162,36 +162,36 @@ class EngineProcess:
         match frame:
             case Run():
                 self._waiting.append(frame)
-            case Cancel(job_id=job_id):
-                self._cancel(engine, job_id)
+            case Cancel(run_id=run_id):
+                self._cancel(engine, run_id)
             case Load():
                 raise AssertionError("a process loads one model")
 
-    def _cancel(self, engine: Engine[Any], job_id: str) -> None:
+    def _cancel(self, engine: Engine[Any], run_id: str) -> None:
         for run in self._waiting:
-            if run.job_id == job_id:
+            if run.run_id == run_id:
                 self._waiting.remove(run)
-                self._sink.active.add(job_id)
+                self._sink.active.add(run_id)
                 break
-        engine.drop(job_id)
-        self._sink.dropped(job_id)
-        self._sink.to_cancel.discard(job_id)
+        engine.drop(run_id)
+        self._sink.dropped(run_id)
+        self._sink.to_cancel.discard(run_id)
 
     def _admit(self, engine: Engine[Any], spec: ModelSpec, run: Run) -> None:
         task_input = msgspec.msgpack.decode(run.input, type=input_type(spec.task))
         files = {field: Path(path) for field, path in run.files.items()}
-        self._sink.active.add(run.job_id)
-        self._sink.started(run.job_id)
+        self._sink.active.add(run.run_id)
+        self._sink.started(run.run_id)
         try:
-            engine.admit(Work(run.job_id, run.attempt, task_input, files, Path(run.out_dir)))
+            engine.admit(Work(run.run_id, run.attempt, task_input, files, Path(run.out_dir)))
         except JobError as error:
-            self._sink.failed(run.job_id, error)
+            self._sink.failed(run.run_id, error)
         except Exception as error:  # noqa: BLE001 - the job boundary: one input must not end the others
-            self._sink.failed(run.job_id, _unforeseen(error))
+            self._sink.failed(run.run_id, _unforeseen(error))
 
     def _fail_all(self, error: Exception) -> None:
-        for job_id in list(self._sink.active):
-            self._sink.failed(job_id, error if isinstance(error, JobError) else _unforeseen(error))
+        for run_id in list(self._sink.active):
+            self._sink.failed(run_id, error if isinstance(error, JobError) else _unforeseen(error))
 
     def _read(self) -> None:
         """Frames from the socket to the inbox; cancels are seen here, in the middle of a long step."""
@@ -200,7 +200,7 @@ class EngineProcess:
         while len(header := stream.read(LENGTH.size)) == LENGTH.size:
             frame = decoder.decode(stream.read(LENGTH.unpack(header)[0]))
             if isinstance(frame, Cancel):
-                self._sink.to_cancel.add(frame.job_id)
+                self._sink.to_cancel.add(frame.run_id)
             self._inbox.put(frame)
         os._exit(0)  # the supervisor is gone; the main thread may be deep in a library
 

@@ -32,6 +32,7 @@ class EngineRun:
         self,
         host: EngineHost,
         run: Run,
+        job_id: str,
         limit_s: float,
         clock: Clock,
         started: Callable[[], Awaitable[None]],
@@ -39,6 +40,7 @@ class EngineRun:
     ) -> None:
         self._host = host
         self._run = run
+        self._job_id = job_id
         self._limit_s = limit_s
         self._clock = clock
         self._started = started
@@ -55,7 +57,7 @@ class EngineRun:
             return
         self._stop = why
         self._kill_at = self._clock.monotonic() + CANCEL_GRACE_S
-        self._host.cancel(self._run.job_id)
+        self._host.cancel(self._run.run_id)
         if self._frames is not None:
             self._frames.put_nowait(None)
 
@@ -80,7 +82,7 @@ class EngineRun:
                 if done is not None:
                     return done
         finally:
-            self._host.close(self._run.job_id)
+            self._host.close(self._run.run_id)
 
     async def _handle(self, frame: JobFrame | EngineDied) -> Done | None:
         match frame:
@@ -90,9 +92,9 @@ class EngineRun:
                 self._deadline = self._clock.monotonic() + self._limit_s
                 await self._started()
             case Progress(step=step, total=total):
-                await self._emit(events.Progress(self._run.job_id, self._clock.now(), self._run.attempt, step, total))
+                await self._emit(events.Progress(self._job_id, self._clock.now(), self._run.attempt, step, total))
             case Chunk(text=text):
-                chunk = events.Chunk(self._run.job_id, self._clock.now(), self._run.attempt, self._chunks, text)
+                chunk = events.Chunk(self._job_id, self._clock.now(), self._run.attempt, self._chunks, text)
                 self._chunks += 1
                 await self._emit(chunk)
             case Done():
@@ -131,7 +133,7 @@ class EngineRun:
         now = self._clock.monotonic()
         if self._stop is not None:
             if now >= self._kill_at:
-                self._host.kill(ErrorCode.ENGINE_HUNG, "the engine did not stop when told to", self._run.job_id)
+                self._host.kill(ErrorCode.ENGINE_HUNG, "the engine did not stop when told to", self._run.run_id)
                 self._kill_at = now + CANCEL_GRACE_S
         elif self._deadline is not None and now >= self._deadline:
             self.stop(Stop.TIMEOUT)
@@ -143,7 +145,7 @@ class EngineRun:
     def _after_death(self, died: EngineDied) -> Exception:
         if self._stop is not None:
             return self._why_stopped(self._stop)
-        bystander = died.culprit is not None and died.culprit != self._run.job_id
+        bystander = died.culprit is not None and died.culprit != self._run.run_id
         if bystander or self._deadline is None:  # without a deadline it had not begun
             return Interrupted("the engine was lost through another job")
         return died

@@ -29,9 +29,12 @@ class Load(Frame, frozen=True, tag="load"):
 
 
 class Run(Frame, frozen=True, tag="run"):
-    """Run a job. `input` is the task's input as MessagePack, defaults applied, checked against the limits."""
+    """Run a job. `run_id` names this run of it, here and in every other frame; job ids are not unique among tenants.
 
-    job_id: str
+    `input` is the task's input as MessagePack, defaults applied, checked against the limits.
+    """
+
+    run_id: str
     attempt: int
     input: msgspec.Raw
     files: dict[str, str]
@@ -43,7 +46,7 @@ class Run(Frame, frozen=True, tag="run"):
 class Cancel(Frame, frozen=True, tag="cancel"):
     """Stop a job at its next step; answered by `Canceled` unless it just ended."""
 
-    job_id: str
+    run_id: str
 
 
 class Ready(Frame, frozen=True, tag="ready"):
@@ -63,13 +66,13 @@ class LoadFailed(Frame, frozen=True, tag="load_failed"):
 class Started(Frame, frozen=True, tag="started"):
     """The job is in the running batch."""
 
-    job_id: str
+    run_id: str
 
 
 class Progress(Frame, frozen=True, tag="progress"):
     """`step` of `total` are done."""
 
-    job_id: str
+    run_id: str
     step: float
     total: float
 
@@ -77,7 +80,7 @@ class Progress(Frame, frozen=True, tag="progress"):
 class Chunk(Frame, frozen=True, tag="chunk"):
     """The next piece of text."""
 
-    job_id: str
+    run_id: str
     text: str
 
 
@@ -91,7 +94,7 @@ class OutFile(msgspec.Struct, frozen=True):
 class Done(Frame, frozen=True, tag="done"):
     """The job succeeded. `output` is the task's output as MessagePack."""
 
-    job_id: str
+    run_id: str
     output: msgspec.Raw
     files: tuple[OutFile, ...]
     usage: Usage
@@ -101,7 +104,7 @@ class Done(Frame, frozen=True, tag="done"):
 class Failed(Frame, frozen=True, tag="failed"):
     """The job failed; the engine goes on."""
 
-    job_id: str
+    run_id: str
     code: ErrorCode
     message: str
     fault: Fault
@@ -116,7 +119,7 @@ class Failed(Frame, frozen=True, tag="failed"):
 class Canceled(Frame, frozen=True, tag="canceled"):
     """The job was stopped before its end."""
 
-    job_id: str
+    run_id: str
 
 
 ToEngine = Load | Run | Cancel

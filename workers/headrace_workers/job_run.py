@@ -77,6 +77,11 @@ class JobRun:
         self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
 
     @property
+    def _run_id(self) -> str:
+        """Names this delivery on this worker; a job id does not: two tenants may use the same one."""
+        return f"{self.delivery.stream_sequence}-{self.delivery.num_delivered}"
+
+    @property
     def in_engine(self) -> bool:
         """Whether the engine runs it now."""
         return self.started_at is not None and self.run_s is None
@@ -96,7 +101,7 @@ class JobRun:
                 await self._settlement.reject(error)
                 return
             self._log = self._log.bind(job_id=job.id, tenant=job.tenant)
-            scratch = self._around.scratch / f"{self.delivery.stream_sequence}-{self.delivery.num_delivered}"
+            scratch = self._around.scratch / self._run_id
             scratch.mkdir()
             try:
                 await self._attempt(job, scratch)
@@ -171,11 +176,14 @@ class JobRun:
     async def _run(self, job: Job, task_input: TaskInput, files: dict[str, str], out_dir: Path) -> Done:
         spec = self._around.spec
         without_files = msgspec.structs.replace(task_input, **dict.fromkeys(files, _FETCHED)) if files else task_input
-        run = Run(job.id, self._attempt_number, msgspec.Raw(msgspec.msgpack.encode(without_files)), files, str(out_dir))
+        run = Run(
+            self._run_id, self._attempt_number, msgspec.Raw(msgspec.msgpack.encode(without_files)), files, str(out_dir)
+        )
         limit_s = min(job.body.timeout_s or spec.timeouts.run_s, spec.timeouts.run_s)
         self._engine_run = EngineRun(
             self._around.host,
             run,
+            job.id,
             limit_s,
             self._around.clock,
             lambda: self._started(job),

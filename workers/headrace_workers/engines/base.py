@@ -19,9 +19,9 @@ InputT = TypeVar("InputT", bound=TaskInput)
 
 
 class Work(msgspec.Struct, Generic[InputT], frozen=True):
-    """One job, as an engine sees it."""
+    """One run of a job, as an engine sees it."""
 
-    job_id: str
+    run_id: str
     attempt: int
     input: InputT
     """Model defaults applied, limits checked."""
@@ -42,27 +42,27 @@ class Finished(msgspec.Struct, frozen=True):
 class Sink(Protocol):
     """Where an engine reports. May be called from any thread of the engine process."""
 
-    def started(self, job_id: str) -> None:
+    def started(self, run_id: str) -> None:
         """The job's first step begins now."""
         ...
 
-    def progress(self, job_id: str, step: float, total: float) -> None:
+    def progress(self, run_id: str, step: float, total: float) -> None:
         """`step` of `total` are done."""
         ...
 
-    def chunk(self, job_id: str, text: str) -> None:
+    def chunk(self, run_id: str, text: str) -> None:
         """The next piece of streamed text; the pieces joined are the output's text."""
         ...
 
-    def finished(self, job_id: str, result: Finished) -> None:
+    def finished(self, run_id: str, result: Finished) -> None:
         """The job succeeded; its files are on disk."""
         ...
 
-    def failed(self, job_id: str, error: JobError) -> None:
+    def failed(self, run_id: str, error: JobError) -> None:
         """The job failed; the engine can go on."""
         ...
 
-    def canceled(self, job_id: str) -> bool:
+    def canceled(self, run_id: str) -> bool:
         """Whether the job should stop: ask between the steps of a long call, then just drop the job."""
         ...
 
@@ -97,6 +97,6 @@ class Engine(Protocol[InputT]):
         """
         ...
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, run_id: str) -> None:
         """Forget a job, if it is in; nothing is reported for it any more."""
         ...

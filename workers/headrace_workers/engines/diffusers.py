@@ -118,7 +118,7 @@ class DiffusersEngine:
         seed = work.input.seed
         if seed is None:
             seed = self._seeds.getrandbits(_RANDOM_SEED_BITS)
-        self._jobs[work.job_id] = _Job(work, settings, seed)
+        self._jobs[work.run_id] = _Job(work, settings, seed)
 
     def step(self) -> None:
         """Draw one batch; the jobs it completes are reported when their files are written."""
@@ -139,11 +139,11 @@ class DiffusersEngine:
         for job, count in batch:
             self._keep(job, [next(drawn) for _ in range(count)])
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, run_id: str) -> None:
         """Forget a job, also one whose files are being written."""
-        self._jobs.pop(job_id, None)
+        self._jobs.pop(run_id, None)
         with self._reporting:
-            self._writing.discard(job_id)
+            self._writing.discard(run_id)
 
     def _settings(self, wanted: TextToImageInput) -> "Settings":
         from headrace_workers.engines.pipeline import Settings
@@ -167,9 +167,9 @@ class DiffusersEngine:
 
     def _next_batch(self) -> list[tuple[_Job, int]]:
         """The oldest job and all that can be drawn with it, each with its number of pictures in this call."""
-        for job_id in list(self._jobs):
-            if self._sink.canceled(job_id):
-                self.drop(job_id)
+        for run_id in list(self._jobs):
+            if self._sink.canceled(run_id):
+                self.drop(run_id)
         batch: list[tuple[_Job, int]] = []
         room = self._spec.batching.max_size
         for job in self._jobs.values():
@@ -178,42 +178,42 @@ class DiffusersEngine:
                 room -= batch[-1][1]
                 if not job.started:
                     job.started = True
-                    self._sink.started(job.work.job_id)
+                    self._sink.started(job.work.run_id)
         return batch
 
     def _on_step(self, batch: list[tuple[_Job, int]], part: float) -> None:
         alive = False
         for job, count in batch:
-            job_id = job.work.job_id
-            if job_id in self._jobs and self._sink.canceled(job_id):
-                self.drop(job_id)
-            if job_id not in self._jobs:
+            run_id = job.work.run_id
+            if run_id in self._jobs and self._sink.canceled(run_id):
+                self.drop(run_id)
+            if run_id not in self._jobs:
                 continue
             alive = True
             steps = job.settings.steps
             done = steps * (len(job.pictures) + count * part)
-            self._sink.progress(job_id, round(done, 2), steps * job.work.input.num_images)
+            self._sink.progress(run_id, round(done, 2), steps * job.work.input.num_images)
         if not alive:
             raise _AllCanceled
 
     def _keep(self, job: _Job, drawn: "list[Pixels | Permanent]") -> None:
-        job_id = job.work.job_id
-        if job_id not in self._jobs:
+        run_id = job.work.run_id
+        if run_id not in self._jobs:
             return
         for picture in drawn:
             if isinstance(picture, Permanent):
-                self.drop(job_id)
-                self._sink.failed(job_id, picture)
+                self.drop(run_id)
+                self._sink.failed(run_id, picture)
                 return
             job.pictures.append(picture)
         if not job.missing:
-            del self._jobs[job_id]
-            self._writing.add(job_id)
+            del self._jobs[run_id]
+            self._writing.add(run_id)
             self._encoders.submit(self._write, job)
 
     def _write(self, job: _Job) -> None:
         """In the encoding thread: write the files and report."""
-        job_id, wanted = job.work.job_id, job.work.input
+        run_id, wanted = job.work.run_id, job.work.input
         failure: JobError | None = None
         try:
             from headrace_workers.engines.pictures import write_picture
@@ -228,11 +228,11 @@ class DiffusersEngine:
                 ErrorCode.INTERNAL, f"a picture could not be encoded: {type(error).__name__}", Fault.WORKER
             )
         with self._reporting:
-            if job_id not in self._writing:
+            if run_id not in self._writing:
                 return
-            self._writing.discard(job_id)
+            self._writing.discard(run_id)
             if failure is not None:
-                self._sink.failed(job_id, failure)
+                self._sink.failed(run_id, failure)
                 return
             height, width = job.pictures[0].shape[:2]
             output = TextToImageOutput(
@@ -241,7 +241,7 @@ class DiffusersEngine:
                 width=width,
                 height=height,
             )
-            self._sink.finished(job_id, Finished(output, files, Usage(images=wanted.num_images)))
+            self._sink.finished(run_id, Finished(output, files, Usage(images=wanted.num_images)))
 
 
 def _ignore(_part: float) -> None:

@@ -115,22 +115,22 @@ class FasterWhisperEngine:
         from headrace_workers.engines.audio import SAMPLE_RATE, decode_audio
 
         samples = decode_audio(work.files["audio"], self._spec.limits.max_audio_s)
-        self._jobs[work.job_id] = _Job(work, samples, len(samples) / SAMPLE_RATE)
+        self._jobs[work.run_id] = _Job(work, samples, len(samples) / SAMPLE_RATE)
 
     def step(self) -> None:
         """Write down the next segment of every recording."""
-        for job_id, job in list(self._jobs.items()):
+        for run_id, job in list(self._jobs.items()):
             self._stepping = job
             try:
                 self._advance(job)
             except _Canceled:
-                self.drop(job_id)
+                self.drop(run_id)
             finally:
                 self._stepping = None
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, run_id: str) -> None:
         """Forget a recording."""
-        self._jobs.pop(job_id, None)
+        self._jobs.pop(run_id, None)
 
     def _check(self, wanted: SpeechToTextInput) -> None:
         known = self._model.supported_languages
@@ -147,11 +147,11 @@ class FasterWhisperEngine:
                 raise InvalidInput("input.initial_prompt", f"{tokens} tokens is over this model's limit of {limit}")
 
     def _advance(self, job: _Job) -> None:
-        job_id = job.work.job_id
-        if self._sink.canceled(job_id):
+        run_id = job.work.run_id
+        if self._sink.canceled(run_id):
             raise _Canceled
         if job.heard is None:
-            self._sink.started(job_id)
+            self._sink.started(run_id)
             job.heard = self._begin(job)
         heard = next(job.heard, None)
         if heard is None:
@@ -161,8 +161,8 @@ class FasterWhisperEngine:
         job.text += text
         job.segments.append(_segment(heard))
         job.done_s = max(job.done_s, min(_rounded(heard.end), job.duration_s))
-        self._sink.chunk(job_id, text)
-        self._sink.progress(job_id, job.done_s, job.duration_s)
+        self._sink.chunk(run_id, text)
+        self._sink.progress(run_id, job.done_s, job.duration_s)
 
     def _begin(self, job: _Job) -> "Iterator[faster_whisper.transcribe.Segment]":
         wanted = job.work.input
@@ -186,19 +186,19 @@ class FasterWhisperEngine:
         return iter(heard)
 
     def _finish(self, job: _Job) -> None:
-        self.drop(job.work.job_id)
+        self.drop(job.work.run_id)
         output = SpeechToTextOutput(
             text=job.text, language=job.language, duration_s=_rounded(job.duration_s), segments=tuple(job.segments)
         )
-        self._sink.progress(job.work.job_id, job.duration_s, job.duration_s)
-        self._sink.finished(job.work.job_id, Finished(output, usage=Usage(audio_s=_rounded(job.duration_s))))
+        self._sink.progress(job.work.run_id, job.duration_s, job.duration_s)
+        self._sink.finished(job.work.run_id, Finished(output, usage=Usage(audio_s=_rounded(job.duration_s))))
 
     def _between_windows(self, features: "npt.NDArray[np.float32]") -> "ctranslate2.StorageView":
         """Stands before every window: the library itself yields only where it heard something."""
         if job := self._stepping:
-            if self._sink.canceled(job.work.job_id):
+            if self._sink.canceled(job.work.run_id):
                 raise _Canceled
-            self._sink.progress(job.work.job_id, job.done_s, job.duration_s)
+            self._sink.progress(job.work.run_id, job.done_s, job.duration_s)
         return self._encode(features)
 
     def _warm_up(self) -> None:

@@ -40,28 +40,28 @@ class SyntheticEngine:
 
     def admit(self, work: Work[SyntheticInput]) -> None:
         """Take a job in."""
-        self._running[work.job_id] = _Running(work, self._clock.now().timestamp())
+        self._running[work.run_id] = _Running(work, self._clock.now().timestamp())
 
     def step(self) -> None:
         """One step of every job."""
         longest_s = max(running.work.input.step_s for running in self._running.values())
-        for job_id, running in self._running.items():
+        for run_id, running in self._running.items():
             if running.steps_done == 0:
-                self._sink.started(job_id)
+                self._sink.started(run_id)
         if longest_s:
             time.sleep(longest_s)
-        for job_id, running in list(self._running.items()):
+        for run_id, running in list(self._running.items()):
             running.steps_done += 1
             total = running.work.input.steps
             if total > 1:
-                self._sink.progress(job_id, running.steps_done, total)
+                self._sink.progress(run_id, running.steps_done, total)
             if running.steps_done >= total:
-                del self._running[job_id]
+                del self._running[run_id]
                 self._end(running)
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, run_id: str) -> None:
         """Forget a job."""
-        self._running.pop(job_id, None)
+        self._running.pop(run_id, None)
 
     def _end(self, running: "_Running") -> None:
         work = running.work
@@ -70,7 +70,7 @@ class SyntheticEngine:
                 self._finish(running)
             case Behaviour.ERROR:
                 self._sink.failed(
-                    work.job_id, Permanent(ErrorCode.MODEL_ERROR, "the input asked for an error", Fault.MODEL)
+                    work.run_id, Permanent(ErrorCode.MODEL_ERROR, "the input asked for an error", Fault.MODEL)
                 )
             case Behaviour.CRASH:
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -92,7 +92,7 @@ class SyntheticEngine:
             data = artifact_bytes(work.input.seed, work.input.output_bytes)
             (work.out_dir / ARTIFACT).write_bytes(data)
             files = (OutFile(ARTIFACT, "application/octet-stream"),)
-        self._sink.finished(work.job_id, Finished(SyntheticOutput(work.input.echo, running.started_at), files))
+        self._sink.finished(work.run_id, Finished(SyntheticOutput(work.input.echo, running.started_at), files))
 
 
 class _Running:

@@ -48,7 +48,7 @@ class _Job:
         self, work: Work[TextGenerationInput], prefill: "Prefill", sampler: "Sampler", stream: TextStream, budget: int
     ) -> None:
         self.work = work
-        self.job_id = work.job_id
+        self.run_id = work.run_id
         self.prefill = prefill
         self.sampler = sampler
         self.stream = stream
@@ -130,34 +130,34 @@ class TransformersEngine:
     def step(self) -> None:
         """One more token of every running text, then one more piece of the oldest waiting prompt."""
         for job in [*self._running, *self._waiting]:
-            if self._sink.canceled(job.job_id):
-                self.drop(job.job_id)
+            if self._sink.canceled(job.run_id):
+                self.drop(job.run_id)
         if self._running:
             tokens = self._decoder.next_tokens([j.token for j in self._running], [j.sampler for j in self._running])
             for job, token in list(zip(self._running, tokens, strict=True)):
                 if not self._take(job, token):
-                    self.drop(job.job_id)
+                    self.drop(job.run_id)
         if self._waiting:
             self._read_on(self._waiting[0])
 
-    def drop(self, job_id: str) -> None:
+    def drop(self, run_id: str) -> None:
         """Forget a text."""
         for row, job in enumerate(self._running):
-            if job.job_id == job_id:
+            if job.run_id == run_id:
                 del self._running[row]
                 self._decoder.leave(row)
                 return
         for job in self._waiting:
-            if job.job_id == job_id:
+            if job.run_id == run_id:
                 self._waiting.remove(job)
                 return
 
     def _read_on(self, job: _Job) -> None:
         if job.prefill.read == 0:
-            self._sink.started(job.job_id)
+            self._sink.started(job.run_id)
         token = self._decoder.advance(job.prefill, job.sampler)
         if token is None:
-            self._sink.progress(job.job_id, 0, job.budget)
+            self._sink.progress(job.run_id, 0, job.budget)
             return
         self._waiting.popleft()
         if self._take(job, token):
@@ -170,7 +170,7 @@ class TransformersEngine:
 
         if token == BAD_TOKEN:
             message = "the model computed values that are no numbers (NaN): it may need `dtype` float32 or bfloat16"
-            self._sink.failed(job.job_id, Permanent(ErrorCode.MODEL_ERROR, message, Fault.MODEL))
+            self._sink.failed(job.run_id, Permanent(ErrorCode.MODEL_ERROR, message, Fault.MODEL))
             return False
         job.token = token
         job.written += 1
@@ -183,18 +183,18 @@ class TransformersEngine:
         if job.written == job.budget:
             return self._finish(job, FinishReason.LENGTH)
         if job.written % _PROGRESS_EVERY_TOKENS == 0:
-            self._sink.progress(job.job_id, job.written, job.budget)
+            self._sink.progress(job.run_id, job.written, job.budget)
         return True
 
     def _send(self, job: _Job, text: str) -> None:
         if text:
             job.text.append(text)
-            self._sink.chunk(job.job_id, text)
+            self._sink.chunk(job.run_id, text)
 
     def _finish(self, job: _Job, reason: FinishReason) -> bool:
         self._send(job, job.stop.rest())
         output = TextGenerationOutput("".join(job.text), reason, job.seed)
         usage = Usage(tokens_in=len(job.prefill.ids), tokens_out=job.written)
-        self._sink.progress(job.job_id, job.written, job.written)
-        self._sink.finished(job.job_id, Finished(output, usage=usage))
+        self._sink.progress(job.run_id, job.written, job.written)
+        self._sink.finished(job.run_id, Finished(output, usage=usage))
         return False
