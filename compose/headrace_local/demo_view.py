@@ -30,16 +30,20 @@ class DemoView:
 
     def __init__(self, console: Console | None = None) -> None:
         self._began = time.perf_counter()
+        self._within_line = False
         console = console or Console(highlight=False)
         self._console = console if console.is_terminal else Console(file=console.file, width=PLAIN_WIDTH, no_color=True)
 
     def since_start(self, line: str) -> None:
         """One line with the seconds since this view was made."""
+        if self._within_line:
+            self.say("")
         self.say(f"  {time.perf_counter() - self._began:5.1f} s  {line}")
 
     def say(self, line: str) -> None:
         """One line; it is text, never markup."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._within_line = False
 
     def heading(self, model: str, what: str) -> None:
         """A new job begins."""
@@ -53,6 +57,7 @@ class DemoView:
     def piece(self, text: str) -> None:
         """A piece of text as it comes, without a line end."""
         self._console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+        self._within_line = True
 
     def table(self, rows: Sequence[Row]) -> None:
         """Every job and where its time went."""

@@ -1,5 +1,6 @@
 """Whatever is published, it ends in one clear result, and the worker goes on. Seen as a raw NATS client sees it."""
 
+import asyncio
 import random
 
 import msgspec
@@ -65,7 +66,8 @@ async def test_a_job_for_an_unknown_model_is_answered(rig: Rig) -> None:
     await rig.add_model()
     await rig.start_worker()
     ack = await rig.connection.js.publish("jobs.acme.no-such-model.low", b'{"input": {}}')
-    result = await wait_result(rig.connection, TENANT, "no-such-model", f"seq-{ack.seq}")
+    async with asyncio.timeout(DEADLINE_S):
+        result = await wait_result(rig.connection, TENANT, "no-such-model", f"seq-{ack.seq}")
     assert (result.status, result.error.code) == (Status.FAILED, ErrorCode.UNKNOWN_MODEL)
     assert rig.model in result.error.message
     left = await rig.connection.js.stream_info(Stream.JOBS, subjects_filter="jobs.acme.no-such-model.>")
