@@ -111,9 +111,11 @@ async def test_a_server_that_outlives_a_kill_keeps_the_folder_until_its_end(tmp_
         server.suspend()  # so that it cannot end by itself
         up.process.kill()
         await up.process.wait()
-    with (tmp_path / "d" / "lock").open() as lock, pytest.raises(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    server.kill()
+    try:
+        with (tmp_path / "d" / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        server.kill()
     async with Up(*arguments) as up:
         await up.says(READY)
 

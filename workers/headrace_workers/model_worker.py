@@ -133,7 +133,7 @@ class ModelWorker:
 
     def _start(self, jobs: asyncio.TaskGroup, delivery: Delivery) -> None:
         lease = Lease(delivery, self._around.lease_s, self._around.clock)
-        job = JobRun(delivery, lease, self._around, moved=self._wake.set)
+        job = JobRun(delivery, lease, self._around, moved=self._job_moved)
         sequence = delivery.stream_sequence
         task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
         self._jobs[task] = job
@@ -150,13 +150,16 @@ class ModelWorker:
                 await asyncio.wait([earlier])
         await job.run()
 
+    def _job_moved(self) -> None:
+        self._wake.set()
+        self._changed()
+
     def _release(self, task: "asyncio.Task[None]", sequence: int) -> None:
         job = self._jobs.pop(task)
         self._last_run_s = self._last_run_s if job.run_s is None else job.run_s
         if self._by_sequence.get(sequence) is task:
             del self._by_sequence[sequence]
-        self._wake.set()
-        self._changed()
+        self._job_moved()
 
     async def _on_cancel(self, tenant: str, job_id: str) -> None:
         for job in self._jobs.values():

@@ -70,7 +70,8 @@ async def _relay(stream: asyncio.StreamReader, progress: Progress) -> str:
     """Pass lines on until the stream ends; the last one."""
     last = ""
     async for raw in stream:
-        line = raw.decode(errors="replace").strip()
+        # A progress bar draws itself over and over in one line: its last state is the news.
+        line = raw.decode(errors="replace").strip().rpartition("\r")[2].strip()
         if line:
             last = line
             progress(line)
