@@ -25,7 +25,10 @@ class Started(Event, frozen=True, tag="started"):
 
 
 class Progress(Event, frozen=True, tag="progress"):
-    """`step` of `total` are done; the unit is the task's (denoising steps, seconds of audio)."""
+    """`step` of `total` are done; the unit is the task's (denoising steps, seconds of audio).
+
+    Steps that follow each other within 40 ms are told together.
+    """
 
     step: float
     total: float

@@ -142,6 +142,11 @@ class JobResult:
         return self.message.created_at
 
     @property
+    def started_at(self) -> datetime | None:
+        """When an engine took the job in the attempt that ended it; None if none did."""
+        return self.message.started_at
+
+    @property
     def completed_at(self) -> datetime:
         """When it ended."""
         return self.message.completed_at

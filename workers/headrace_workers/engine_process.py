@@ -44,6 +44,8 @@ from headrace_workers.frames import (
 )
 
 _PR_SET_PDEATHSIG = 1
+# Steps that follow each other faster than an eye can see are told together: telling costs three processes work.
+PROGRESS_EVERY_S = 0.04
 
 
 class SocketSink:
@@ -53,6 +55,7 @@ class SocketSink:
         self._connection = connection
         self._sending = threading.Lock()
         self._started_at: dict[str, float] = {}
+        self._told_at: dict[str, float] = {}
         self.active: set[str] = set()
         """Jobs the engine has and that have not ended."""
         self.to_cancel: set[str] = set()
@@ -69,8 +72,11 @@ class SocketSink:
             self.send(Started(run_id))
 
     def progress(self, run_id: str, step: float, total: float) -> None:
-        """`step` of `total` are done."""
-        self.send(Progress(run_id, step, total))
+        """`step` of `total` are done; the first and the last are always told."""
+        now = time.perf_counter()
+        if step >= total or now - self._told_at.get(run_id, -PROGRESS_EVERY_S) >= PROGRESS_EVERY_S:
+            self._told_at[run_id] = now
+            self.send(Progress(run_id, step, total))
 
     def chunk(self, run_id: str, text: str) -> None:
         """The next piece of text."""
@@ -98,6 +104,7 @@ class SocketSink:
         if run_id in self.active:
             self.active.discard(run_id)
             self._started_at.pop(run_id, None)
+            self._told_at.pop(run_id, None)
             self.send(frame)
 
 
@@ -147,8 +154,12 @@ class EngineProcess:
             self._wait_for_company(engine, spec)
         while not self._inbox.empty():
             self._take_in(engine, self._inbox.get())
-        while self._waiting and len(self._sink.active) < size:
+        while self._waiting and self._occupied(engine) < size:
             self._admit(engine, spec, self._waiting.popleft())
+
+    def _occupied(self, engine: Engine[Any]) -> int:
+        """Jobs on the device; none while the engine is idle, though files of its last ones are still being written."""
+        return len(self._sink.active) if engine.busy else 0
 
     def _wait_for_company(self, engine: Engine[Any], spec: ModelSpec) -> None:
         until = time.perf_counter() + spec.batching.max_wait_s
