@@ -42,7 +42,7 @@ format: $(DEV) ## Format the code and fix what ruff can fix.
 schemas: $(DEV) ## Write the JSON Schemas of all messages.
 	$(PY) -m headrace_contracts.schema contracts/schemas
 
-bench: $(DEV) ## Measure throughput, latency and cold start on this machine.
+bench: $(DEV) ## Measure latency, throughput, efficiency and memory on this machine.
 	$(PY) -m benchmarks $(ARGS)
 
 clean: ## Remove caches and what demo, tests and builds left.
