@@ -61,6 +61,14 @@ def encoding_of(headers: Mapping[str, str] | None, data: bytes) -> Encoding:
     raise UndecodableMessage("message", data, "it starts neither a JSON object nor a MessagePack map")
 
 
+def encoding_to_answer_in(headers: Mapping[str, str] | None, data: bytes) -> Encoding:
+    """The encoding of a message, or JSON where it cannot be told: for a result about bytes that are no job."""
+    try:
+        return encoding_of(headers, data)
+    except UndecodableMessage:
+        return Encoding.JSON
+
+
 def encode(value: object, encoding: Encoding) -> bytes:
     """Encode a struct or plain value."""
     return msgspec.msgpack.encode(value) if encoding is Encoding.MSGPACK else msgspec.json.encode(value)

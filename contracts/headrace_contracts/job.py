@@ -62,6 +62,14 @@ def job_id_of(headers: Mapping[str, str] | None, stream_sequence: int) -> str:
     return job_id_of_sequence(stream_sequence) if named is None else check_token("job id", named)
 
 
+def job_id_to_answer_under(headers: Mapping[str, str] | None, stream_sequence: int) -> str:
+    """Id of a message that is no valid job: where its own cannot be part of a subject, its place in the stream."""
+    try:
+        return job_id_of(headers, stream_sequence)
+    except InvalidName:
+        return job_id_of_sequence(stream_sequence)
+
+
 def decode_job(
     subject: str, headers: Mapping[str, str] | None, data: bytes, stream_sequence: int, created_at: datetime
 ) -> Job:

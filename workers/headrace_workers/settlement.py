@@ -20,8 +20,8 @@ from headrace_contracts.errors import (
     QueueFull,
     UndecodableMessage,
 )
-from headrace_contracts.job import Job, job_id_of
-from headrace_contracts.names import NAMELESS, check_token, job_id_of_sequence
+from headrace_contracts.job import Job, job_id_to_answer_under
+from headrace_contracts.names import NAMELESS, check_token
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
@@ -89,11 +89,8 @@ class Settlement:
         """End a message that is no job: a failed result where an id can be known, the bytes in DEAD, then remove it."""
         around, delivery = self._around, self._delivery
         tenant = _valid_tenant(delivery.subject.split(".")[1])
-        try:
-            job_id = job_id_of(delivery.headers, delivery.stream_sequence)
-        except InvalidName:
-            job_id = job_id_of_sequence(delivery.stream_sequence)
-        encoding = _encoding_or_json(delivery)
+        job_id = job_id_to_answer_under(delivery.headers, delivery.stream_sequence)
+        encoding = codec.encoding_to_answer_in(delivery.headers, delivery.data)
         await self._bury(tenant, around.spec.name, job_id, str(error))
         result = Result(
             id=job_id,
@@ -175,10 +172,3 @@ def _valid_tenant(token: str) -> str:
         return check_token("tenant", token)
     except InvalidName:
         return NAMELESS
-
-
-def _encoding_or_json(delivery: Delivery) -> Encoding:
-    try:
-        return codec.encoding_of(delivery.headers, delivery.data)
-    except UndecodableMessage:
-        return Encoding.JSON

@@ -10,18 +10,16 @@ import structlog
 
 from headrace_contracts import codec
 from headrace_contracts.clock import Clock
-from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import (
     BrokerUnavailable,
     ErrorCode,
     Fault,
     InvalidName,
     QueueFull,
-    UndecodableMessage,
     UnknownModel,
 )
-from headrace_contracts.job import job_id_of
-from headrace_contracts.names import NAMELESS, check_token, job_id_of_sequence, parse_jobs_subject
+from headrace_contracts.job import job_id_to_answer_under
+from headrace_contracts.names import NAMELESS, check_token, parse_jobs_subject
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.connection import Connection
 from headrace_storage.dead import bury
@@ -65,10 +63,7 @@ def _why_unroutable(subject: str, known: tuple[str, ...]) -> ResultError | None:
 
 
 async def _end(connection: Connection, clock: Clock, message: Unroutable, error: ResultError) -> None:
-    try:
-        job_id = job_id_of(message.headers, message.sequence)
-    except InvalidName:
-        job_id = job_id_of_sequence(message.sequence)
+    job_id = job_id_to_answer_under(message.headers, message.sequence)
     _, tenant, model, _ = message.subject.split(".")
     addressee = (tenant, model) if _is_token(tenant) and _is_token(model) else None
     await bury(
@@ -82,7 +77,7 @@ async def _end(connection: Connection, clock: Clock, message: Unroutable, error:
         sequence=message.sequence,
     )
     if addressee is not None:
-        encoding = _encoding_or_json(message)
+        encoding = codec.encoding_to_answer_in(message.headers, message.data)
         result = Result(
             id=job_id,
             model=model,
@@ -104,10 +99,3 @@ def _is_token(text: str) -> bool:
     except InvalidName:
         return False
     return True
-
-
-def _encoding_or_json(message: Unroutable) -> Encoding:
-    try:
-        return codec.encoding_of(message.headers, message.data)
-    except UndecodableMessage:
-        return Encoding.JSON
