@@ -1,7 +1,5 @@
 """What a model accepts: upper bounds that are checked before the model sees an input."""
 
-from typing import Protocol
-
 import msgspec
 
 from headrace_contracts.errors import InvalidInput
@@ -24,14 +22,6 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """Length of a recording, in seconds."""
     max_output_tokens: int = 4096
     """Tokens one job may generate."""
-
-
-class Limited(Protocol):
-    """An input that can be held against a model's limits."""
-
-    def check(self, limits: Limits) -> None:
-        """Raise `InvalidInput` for the first field that is over a limit."""
-        ...
 
 
 def at_most(field: str, value: float, limit: float, unit: str = "") -> None:

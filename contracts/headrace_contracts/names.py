@@ -70,9 +70,14 @@ def check_token(kind: str, value: str) -> str:
     Raises:
         InvalidName: it is empty, longer than 64 characters, or has other characters than `A-Za-z0-9_-`.
     """
-    if not _TOKEN.fullmatch(value):
+    if not is_token(value):
         raise InvalidName(kind, value)
     return value
+
+
+def is_token(value: str) -> bool:
+    """Whether `value` can be one token of a subject."""
+    return _TOKEN.fullmatch(value) is not None
 
 
 def jobs_subject(tenant: str, model: str, lane: Lane) -> str:

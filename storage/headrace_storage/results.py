@@ -4,7 +4,7 @@ A result is the only truth about the end of a job. Whoever publishes first wins;
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from nats.aio.msg import Msg
@@ -18,6 +18,11 @@ from headrace_storage.connection import Connection
 from headrace_storage.publishing import WrongLastSequence, publish
 
 EXPECT_EMPTY = {"Nats-Expected-Last-Subject-Sequence": "0"}
+
+# A disk sync takes about this long.
+FIRST_LOOK_S = 0.001
+# What was published while we were disconnected reached no subscription, so a waiter looks now and then.
+LONGEST_LOOK_S = 2.0
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -93,24 +98,6 @@ async def wait_result(connection: Connection, tenant: str, model: str, job_id: s
                 # What we heard is not stored yet, and may be refused: look until it is there, soon at first.
                 published.clear()
                 pause_s = FIRST_LOOK_S
-    finally:
-        await subscription.unsubscribe()
-
-
-# A disk sync takes about this long.
-FIRST_LOOK_S = 0.001
-# What was published while we were disconnected reached no subscription, so a waiter looks now and then.
-LONGEST_LOOK_S = 2.0
-
-
-async def watch_results(connection: Connection, tenant: str) -> AsyncIterator[Result]:
-    """Every result of a tenant from now on, as it is published."""
-    arrived: asyncio.Queue[Msg] = asyncio.Queue()
-    subscription = await connection.nc.subscribe(f"results.{tenant}.>", cb=arrived.put)
-    try:
-        while True:
-            message = await arrived.get()
-            yield _decode(message.headers, message.data)
     finally:
         await subscription.unsubscribe()
 

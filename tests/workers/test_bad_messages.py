@@ -74,6 +74,18 @@ async def test_a_job_for_an_unknown_model_is_answered(rig: Rig) -> None:
     assert not left.state.subjects
 
 
+async def test_garbage_in_the_place_of_a_result_does_not_stop_the_worker(rig: Rig) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    await rig.connection.js.publish("results.acme.nothing.squatted", b"no result")
+    await rig.connection.js.publish("jobs.acme.nothing.low", b'{"input": {}}', headers={"Nats-Msg-Id": "squatted"})
+    await wait_for_dead_letter(rig, "dead.acme.nothing.squatted")
+    async with asyncio.timeout(DEADLINE_S):
+        while (await rig.connection.js.stream_info(Stream.JOBS, subjects_filter="jobs.acme.nothing.>")).state.subjects:
+            await asyncio.sleep(0.05)
+    assert (await rig.run()).status is Status.SUCCEEDED
+
+
 async def test_a_job_in_an_unknown_lane_is_answered(rig: Rig) -> None:
     await rig.add_model()
     await rig.start_worker()

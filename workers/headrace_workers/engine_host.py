@@ -85,11 +85,6 @@ class EngineHost:
         self._starts_without_result = 0
         self._log = structlog.get_logger().bind(model=spec.name)
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the engine while it runs."""
-        return None if self._process is None else self._process.pid
-
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever state or detail change; it must not raise."""
         self._listeners.append(listener)
@@ -108,7 +103,7 @@ class EngineHost:
         finally:
             await self._end_process()
 
-    def open(self, run: Run) -> "Frames":
+    def open(self, run: Run) -> Frames:
         """Hand a job to the engine; its frames come on the queue until it ends or the engine does.
 
         Raises:

@@ -16,12 +16,11 @@ from headrace_contracts.errors import (
     BrokerUnavailable,
     ErrorCode,
     Fault,
-    InvalidName,
     QueueFull,
     UndecodableMessage,
 )
 from headrace_contracts.job import Job, job_id_to_answer_under
-from headrace_contracts.names import NAMELESS, check_token
+from headrace_contracts.names import NAMELESS, is_token
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
@@ -88,7 +87,8 @@ class Settlement:
     async def reject(self, error: UndecodableMessage) -> None:
         """End a message that is no job: a failed result where an id can be known, the bytes in DEAD, then remove it."""
         around, delivery = self._around, self._delivery
-        tenant = _valid_tenant(delivery.subject.split(".")[1])
+        named = delivery.subject.split(".")[1]
+        tenant = named if is_token(named) else NAMELESS
         job_id = job_id_to_answer_under(delivery.headers, delivery.stream_sequence)
         encoding = codec.encoding_to_answer_in(delivery.headers, delivery.data)
         await self._bury(tenant, around.spec.name, job_id, str(error))
@@ -165,10 +165,3 @@ class Settlement:
             job.id, self._around.clock.now(), attempt, failure.code, failure.message, outcome.delay_s
         )
         await publish_event(self._around.connection, job.tenant, job.model, event, job.encoding)
-
-
-def _valid_tenant(token: str) -> str:
-    try:
-        return check_token("tenant", token)
-    except InvalidName:
-        return NAMELESS

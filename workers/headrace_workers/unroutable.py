@@ -4,6 +4,7 @@ They would wait for ever.
 """
 
 import asyncio
+import contextlib
 
 import msgspec
 import structlog
@@ -16,10 +17,11 @@ from headrace_contracts.errors import (
     Fault,
     InvalidName,
     QueueFull,
+    UndecodableMessage,
     UnknownModel,
 )
 from headrace_contracts.job import job_id_to_answer_under
-from headrace_contracts.names import NAMELESS, check_token, parse_jobs_subject
+from headrace_contracts.names import NAMELESS, is_token, parse_jobs_subject
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.connection import Connection
 from headrace_storage.dead import bury
@@ -65,7 +67,7 @@ def _why_unroutable(subject: str, known: tuple[str, ...]) -> ResultError | None:
 async def _end(connection: Connection, clock: Clock, message: Unroutable, error: ResultError) -> None:
     job_id = job_id_to_answer_under(message.headers, message.sequence)
     _, tenant, model, _ = message.subject.split(".")
-    addressee = (tenant, model) if _is_token(tenant) and _is_token(model) else None
+    addressee = (tenant, model) if is_token(tenant) and is_token(model) else None
     await bury(
         connection,
         *(addressee or (NAMELESS, NAMELESS)),
@@ -89,13 +91,7 @@ async def _end(connection: Connection, clock: Clock, message: Unroutable, error:
             completed_at=clock.now(),
             error=error,
         )
-        await commit_result(connection, tenant, result, encoding)
+        # Something that is no result on the subject ends the job too.
+        with contextlib.suppress(UndecodableMessage):
+            await commit_result(connection, tenant, result, encoding)
     await remove_message(connection, message.sequence)
-
-
-def _is_token(text: str) -> bool:
-    try:
-        check_token("name", text)
-    except InvalidName:
-        return False
-    return True
