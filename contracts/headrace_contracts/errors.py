@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     TTL_EXPIRED = "ttl_expired"
     CANCELED = "canceled"
     MODEL_ERROR = "model_error"
+    INVALID_OUTPUT = "invalid_output"
     OUT_OF_MEMORY = "out_of_memory"
     ENGINE_CRASHED = "engine_crashed"
     ENGINE_HUNG = "engine_hung"

@@ -96,7 +96,7 @@ class RecordingSink:
 class Bench:
     """A loaded engine with its sink."""
 
-    def __init__(self, engine: Engine[Any], spec: ModelSpec, weights: Path, folder: Path) -> None:
+    def __init__(self, engine: Engine[Any], spec: ModelSpec, weights: Path | None, folder: Path) -> None:
         self.engine = engine
         self.spec = spec
         self.sink = RecordingSink()

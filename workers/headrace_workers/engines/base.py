@@ -18,6 +18,10 @@ from headrace_workers.frames import OutFile
 InputT = TypeVar("InputT", bound=TaskInput)
 
 
+class DeviceError(RuntimeError):
+    """The device cannot be used any more by this process; only a new process may have it back."""
+
+
 class Work(msgspec.Struct, Generic[InputT], frozen=True):
     """One run of a job, as an engine sees it."""
 
