@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks.efficiency import measure_efficiency
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.queue import measure_queue
+from benchmarks.recovery import measure_recovery
 from benchmarks.report import Report, show, write
 from benchmarks.rig import Options
 from headrace_contracts.clock import Clock, SystemClock
@@ -23,7 +24,7 @@ WORK = ROOT / ".headrace" / "bench"
 # Kept between runs: importing the language model takes 20 s.
 CACHE = ROOT / ".headrace" / "test-cache"
 
-SECTIONS = ("queue", "efficiency", "memory")
+SECTIONS = ("queue", "efficiency", "memory", "recovery")
 
 
 @click.command()
@@ -48,19 +49,21 @@ def main(only: str | None, quick: bool, seed: int, name: str, out: Path) -> None
 
 async def _measure(clock: Clock, only: str | None, quick: bool, seed: int, command: str, console: Console) -> Report:
     WORK.mkdir(parents=True, exist_ok=True)
-    queue, efficiency, memory = None, None, []
+    queue, efficiency, recovery, memory = None, None, None, []
     with tempfile.TemporaryDirectory(dir=WORK) as work:
         cache = Path(os.environ.get("HEADRACE_CACHE_DIR") or CACHE)
         # For memory alone the models only have to run once: a peak needs no samples.
         few = quick or only == "memory"
         options = Options(few, random.Random(seed), Path(work), cache, lambda line: console.print(line, style="dim"))
         at, machine = clock.now(), describe_machine(Path(work))
-        if only != "efficiency":
+        if only in (None, "queue", "memory"):
             queue, peaks = await measure_queue(options, clock)
             memory += peaks
-        if only != "queue":
+        if only in (None, "efficiency", "memory"):
             efficiency, peaks = await measure_efficiency(options, clock)
             memory += peaks
+        if only in (None, "recovery"):
+            recovery = await measure_recovery(options, clock)
     return Report(
         at=at,
         command=command,
@@ -70,7 +73,8 @@ async def _measure(clock: Clock, only: str | None, quick: bool, seed: int, comma
         versions=describe_versions(),
         queue=None if only == "memory" else queue,
         efficiency=None if only == "memory" else efficiency,
-        memory=memory,
+        memory=None if only == "recovery" else memory,
+        recovery=recovery,
     )
 
 

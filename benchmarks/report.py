@@ -12,6 +12,7 @@ from benchmarks.efficiency import EfficiencyReport
 from benchmarks.machine import Machine
 from benchmarks.memory import MemoryRow
 from benchmarks.queue import QueueReport
+from benchmarks.recovery import RecoveryRow
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -27,6 +28,7 @@ class Report(msgspec.Struct, frozen=True):
     queue: QueueReport | None = None
     efficiency: EfficiencyReport | None = None
     memory: list[MemoryRow] | None = None
+    recovery: list[RecoveryRow] | None = None
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -69,6 +71,12 @@ def tables(report: Report) -> list[Table]:
             "batch against calls one after the other."
         )
         found.append(Table("Efficiency", note, report.efficiency.rows))
+    if report.recovery is not None:
+        note = (
+            "A synthetic engine on a broker that syncs always, one fault at a time, each in a worker of its own. "
+            "Times beyond a deadline or a lease are what the system adds to it."
+        )
+        found.append(Table("Recovery", note, report.recovery))
     if report.memory is not None:
         found.append(
             Table("Memory", "Peak resident memory of each process of a worker, after its runs.", report.memory)

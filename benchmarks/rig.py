@@ -24,7 +24,7 @@ from headrace_storage.connection import Connection
 from headrace_storage.jobs import Receipt, submit_job
 from headrace_storage.registry import add_model
 from headrace_storage.results import wait_result
-from headrace_storage.topology import ensure_topology
+from headrace_storage.topology import ACK_WAIT_S, ensure_topology
 from headrace_storage.workers import list_workers
 
 # Loading may include the import of a language model's weights.
@@ -77,16 +77,18 @@ class Rig:
         return result
 
     @contextlib.asynccontextmanager
-    async def worker(self, specs: Sequence[ModelSpec]) -> AsyncIterator[WorkerProcess]:
-        """A worker process that serves `specs`, its engines ready."""
+    async def worker(
+        self, specs: Sequence[ModelSpec], lease_s: float = ACK_WAIT_S, name: str | None = None
+    ) -> AsyncIterator[WorkerProcess]:
+        """A worker process that serves `specs`, its engines ready; `name` tells it from others of the same models."""
         for spec in specs:
-            await add_model(self.connection, spec)
+            await add_model(self.connection, spec, lease_s)
         names = [spec.name for spec in specs]
         environment = {
             **worker_environment(self.server.url, own_server=True),
             "HEADRACE_CACHE_DIR": str(self.cache),
         }
-        folder = self.folder / names[0]
+        folder = self.folder / (name or names[0])
         folder.mkdir()
         worker = WorkerProcess(names, environment, folder)
         await worker.start()

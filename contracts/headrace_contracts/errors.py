@@ -55,10 +55,26 @@ class ErrorCode(StrEnum):
     MODEL_ERROR = "model_error"
     INVALID_OUTPUT = "invalid_output"
     OUT_OF_MEMORY = "out_of_memory"
+    OOM_KILLED = "oom_killed"
+    DEVICE_ERROR = "device_error"
     ENGINE_CRASHED = "engine_crashed"
     ENGINE_HUNG = "engine_hung"
+    WORKER_LOST = "worker_lost"
     POISONED = "poisoned"
     INTERNAL = "internal"
+
+
+# Failures that cost an engine process, or the whole worker. A job that had one runs alone from then on.
+ENGINE_LOST = frozenset(
+    {
+        ErrorCode.OUT_OF_MEMORY,
+        ErrorCode.OOM_KILLED,
+        ErrorCode.DEVICE_ERROR,
+        ErrorCode.ENGINE_CRASHED,
+        ErrorCode.ENGINE_HUNG,
+        ErrorCode.WORKER_LOST,
+    }
+)
 
 
 class HeadraceError(Exception):

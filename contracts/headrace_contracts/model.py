@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace_contracts.errors import InvalidName, InvalidSpec
+from headrace_contracts.errors import ENGINE_LOST, ErrorCode, InvalidName, InvalidSpec, JobError
 from headrace_contracts.job import MAX_SECONDS, Scalar
 from headrace_contracts.limits import Limits
 from headrace_contracts.names import check_token
@@ -30,6 +30,21 @@ _TASK_OF_ENGINE = {
     EngineKind.SYNTHETIC: Task.SYNTHETIC,
 }
 
+# What another attempt may mend, if the operator thinks so: the input is the same each time.
+RETRYABLE = tuple(
+    code
+    for code in ErrorCode
+    if code in ENGINE_LOST
+    or code
+    in (
+        ErrorCode.TIMEOUT,
+        ErrorCode.MODEL_ERROR,
+        ErrorCode.INVALID_OUTPUT,
+        ErrorCode.BLOB_FORBIDDEN,
+        ErrorCode.INTERNAL,
+    )
+)
+
 _WEIGHTS = re.compile(r"(path|package|hub):\S+|none")
 
 
@@ -44,18 +59,49 @@ class Timeouts(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """Longest run of one attempt; a job may ask for less."""
     step_s: float = 120.0
     """Longest silence of a running engine before it counts as hung."""
+    stop_s: float = 10.0
+    """Longest way of a canceled job to its next step; then the engine is killed. A picture's step on a small GPU takes
+    a second; a speech engine cannot be stopped inside a window of 30 s of audio."""
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What happens after a failed attempt."""
+    """What happens after a failed attempt: the next one comes after a random delay below a doubling bound."""
 
     max_attempts: int = 3
     base_delay_s: float = 1.0
     max_delay_s: float = 60.0
+    errors: tuple[ErrorCode, ...] = ()
+    """The failures that are worth another attempt; none named: those that are called *attempt* in the contract."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise ValueError(f"`max_attempts` is {self.max_attempts} and must be at least 1")
+        for code in self.errors:
+            if code not in RETRYABLE:
+                raise ValueError(f"`errors` has `{code}`, which no other attempt can mend: use {', '.join(RETRYABLE)}")
+
+    def wants(self, error: JobError) -> bool:
+        """Whether a job that failed with `error` is to be tried again."""
+        return error.code in self.errors if self.errors else error.retryable
+
+
+class Recycle(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a healthy engine process is replaced, between two jobs: libraries leak. 0: never for this reason.
+
+    Each process draws its own bounds, up to a tenth lower, so that the workers of a model are not replaced together.
+    """
+
+    jobs: int = 0
+    """After this many jobs."""
+    growth_bytes: int = 0
+    """When it has this much more resident memory than when it had loaded the model."""
+    age_s: float = 0.0
+    """When it has run for so long."""
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "growth_bytes", "age_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)} and must not be negative")
 
 
 class Batching(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -79,6 +125,8 @@ class Resources(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     """Device memory with the model loaded and a batch running; 0: not known."""
     threads: int = 1
     """CPU threads of the engine."""
+    host_memory_bytes: int = 0
+    """Resident memory at which the engine process is ended as out of memory, before others suffer; 0: no limit."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -98,6 +146,7 @@ class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    recycle: Recycle = Recycle()
     batching: Batching = Batching()
     resources: Resources = Resources()
     price_per_s: float = 0.0

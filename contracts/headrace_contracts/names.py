@@ -54,6 +54,8 @@ class Header(StrEnum):
     JOB_ID = "Nats-Msg-Id"
     TRACEPARENT = "traceparent"
     VERSION = "Headrace-Version"
+    LAST_LINES = "Headrace-Last-Lines"
+    """In DEAD: what the engine wrote to stderr before it died of the job, newest last, joined by ` | `."""
 
 
 class JobAddress(msgspec.Struct, frozen=True):

@@ -1,10 +1,16 @@
-"""Requests of the NATS client that can be canceled.
+"""The NATS client, with two of its habits mended.
 
-The client waits by `asyncio.wait_for`. In Python 3.11 a cancel that meets the answer there is forgotten: the canceled
-task goes on, and whoever waits for its end waits for ever.
+It waits by `asyncio.wait_for`: in Python 3.11 a cancel that meets the answer there is forgotten, the canceled task goes
+on, and whoever waits for its end waits for ever.
+
+And what it had not sent when a connection broke, it sends on the next one: an answer to a delivery would then act on
+whoever holds the job by that time.
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -24,7 +30,7 @@ async def cancelable(request: Coroutine[Any, Any, T]) -> T:
 
 
 class CancelableClient(Client):  # type: ignore[misc]  # the client has no types
-    """The NATS client; everything in it that waits for an answer goes through these two methods."""
+    """The NATS client; everything in it that waits for an answer goes through the first two methods."""
 
     async def request(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - the client's own signature
         """As the client's."""
@@ -33,3 +39,29 @@ class CancelableClient(Client):  # type: ignore[misc]  # the client has no types
     async def flush(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - the client's own signature
         """As the client's."""
         await cancelable(super().flush(*args, **options))
+
+    async def _attempt_reconnect(self) -> None:
+        """As the client's, after everything unsent was thrown away: who sent it was not answered and tries again.
+
+        Closing in the orderly way would also wait for a peer that does not read, which may be for minutes.
+        """
+        _reset(self._transport)
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super()._attempt_reconnect()
+
+
+# SO_LINGER on, 0 seconds: closing discards what the kernel still holds.
+_DISCARD = struct.pack("ii", 1, 0)
+
+
+def _reset(transport: Any) -> None:  # noqa: ANN401 - the client's own class, without types
+    """Break a TCP connection now, with all that is in its buffers; other transports are left to the client."""
+    writer = getattr(transport, "_io_writer", None)
+    if writer is None:
+        return
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
+    writer.transport.abort()

@@ -112,6 +112,13 @@ class Connection:
         self._on_reconnect.append(callback)
         return lambda: self._on_reconnect.remove(callback)
 
+    async def renew(self) -> None:
+        """Give up the present connection and make another; what waits for an answer gets none.
+
+        For when it looks well and nothing comes: half-open, or served by a process that is stuck.
+        """
+        await self.nc.force_reconnect()
+
     async def request(self, subject: str, payload: bytes = b"", timeout_s: float = REQUEST_TIMEOUT_S) -> bytes:
         """One request and its answer's payload.
 

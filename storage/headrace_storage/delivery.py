@@ -9,6 +9,7 @@ from datetime import datetime
 
 from nats.aio.msg import Msg
 
+from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.names import Lane
 from headrace_storage.connection import Connection
 
@@ -47,5 +48,11 @@ class Delivery:
         await self._answer(b"+WPI", timeout_s)
 
     async def _answer(self, payload: bytes, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        """Raise `BrokerUnavailable` where the server does not confirm."""
+        """Raise `BrokerUnavailable` where the server does not confirm.
+
+        Nothing is sent while disconnected: the client would keep it, and an answer that arrives after the reconnect
+        acts on whoever holds the job by then.
+        """
+        if not self._connection.nc.is_connected:
+            raise BrokerUnavailable(self._connection.url, "not connected")
         await self._connection.request(self._reply, payload, timeout_s)

@@ -20,6 +20,8 @@ from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 # Events live in the broker's memory: after its restart the last one may never come, and nobody should wait for it long.
 LAST_EVENTS_S = 2.0
 RETRY_S = 0.5
+# A broker that does not read fills the client's buffer, and past its end a publish waits. No job waits for an event.
+MOST_PENDING_BYTES = 4 * 1024 * 1024
 # The broker forgets a follower that has been away for this long.
 IDLE_S = 30.0
 
@@ -37,8 +39,10 @@ async def publish_event(connection: Connection, tenant: str, model: str, event: 
     """Send an event without waiting for anybody to have it.
 
     Raises:
-        BrokerUnavailable: there is no connection and its buffer is full.
+        BrokerUnavailable: there is no connection, or the broker does not take what was sent before.
     """
+    if not connection.nc.is_connected or connection.nc.pending_data_size > MOST_PENDING_BYTES:
+        raise BrokerUnavailable(connection.url, "events are not taken")
     subject = events_subject(tenant, model, event.job_id, event_name(event))
     with connection.errors():
         await connection.nc.publish(

@@ -87,6 +87,25 @@ async def backlog(connection: Connection, model: str) -> list[Backlog]:
     return lanes
 
 
+async def deliverable(connection: Connection, model: str) -> int:
+    """Jobs of a model that the server would give to whoever asks now; those of a paused lane are none.
+
+    Raises:
+        BrokerUnavailable: no answer.
+    """
+    count = 0
+    for lane in Lane:
+        with connection.errors():
+            try:
+                info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
+            except nats.js.errors.NotFoundError:
+                continue
+        most_held = info.config.max_ack_pending or 0
+        if not info.paused and not 0 < most_held <= (info.num_ack_pending or 0):
+            count += info.num_pending or 0
+    return count
+
+
 async def _differs(connection: Connection, sequence: int, subject: str, data: bytes) -> bool:
     """Whether the message that was there first is another job; a job that has left the stream cannot be compared."""
     with connection.errors():

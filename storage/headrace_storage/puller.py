@@ -16,6 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.names import Lane, Stream, consumer_name
 from headrace_storage.connection import Connection
 from headrace_storage.delivery import Delivery
@@ -28,6 +29,10 @@ IDLE_HEARTBEAT_S = 2.0
 TAKE_TIMEOUT_S = 5.0
 
 _HEARTBEAT = "100"
+# How the server says that there is no such consumer: at once, or while a request waited for jobs.
+_NO_RESPONDERS = "503"
+_CONFLICT = "409"
+_DELETED = "deleted"
 
 
 class _PullRequest(msgspec.Struct, omit_defaults=True):
@@ -50,6 +55,7 @@ class JobPuller:
         """Number of the present call: answers to earlier ones say nothing about it."""
         self._open_requests = 0
         self._interrupted = False
+        self._gone = False
         self._closing = False
         self._changed = asyncio.Event()
         self._takes: Subscription | None = None
@@ -79,7 +85,7 @@ class JobPuller:
         More than one when jobs arrive in several lanes at the same moment.
 
         Raises:
-            BrokerUnavailable: the connection is down.
+            BrokerUnavailable: the connection is down, or a lane has no consumer.
         """
         if self._kept or self._closing:
             return self._hand_over()
@@ -94,6 +100,9 @@ class JobPuller:
             retiring = asyncio.create_task(_retire(self._connection, subscription))
             self._retiring.add(retiring)
             retiring.add_done_callback(self._retiring.discard)
+        if self._gone and not self._kept:
+            # Deleted, or its leader is being chosen. Whoever asks again at once gets the same answer at once.
+            raise BrokerUnavailable(self._connection.url, f"a lane of {self._model} has no consumer")
         return self._hand_over()
 
     def stop_waiting(self) -> None:
@@ -118,15 +127,17 @@ class JobPuller:
     async def _request(self, requests: dict[Lane, _PullRequest], inbox: str) -> None:
         self._ask += 1
         self._open_requests = len(requests)
-        self._interrupted = False
+        self._interrupted = self._gone = False
         with self._connection.errors():
             for lane, request in requests.items():
                 subject = f"$JS.API.CONSUMER.MSG.NEXT.{Stream.JOBS}.{consumer_name(self._model, lane)}"
                 await self._connection.nc.publish(subject, msgspec.json.encode(request), reply=f"{inbox}.{self._ask}")
 
     async def _collect(self, enough: int, silence_s: float) -> None:
-        """Return when there are enough jobs, every request has ended, or the connection seems lost."""
-        while len(self._kept) < enough and self._open_requests > 0 and not (self._interrupted or self._closing):
+        """Return when there are enough jobs, every request has ended, or the connection or a consumer seems lost."""
+        while len(self._kept) < enough and self._open_requests > 0:
+            if self._interrupted or self._gone or self._closing:
+                return
             self._changed.clear()
             try:
                 async with asyncio.timeout(silence_s):
@@ -135,11 +146,14 @@ class JobPuller:
                 return
 
     async def _on_message(self, message: Msg) -> None:
-        status = (message.headers or {}).get("Status")
+        headers = message.headers or {}
+        status = headers.get("Status")
         if status is None:
             self._kept.append(Delivery(self._connection, message))
         elif status != _HEARTBEAT and message.subject.endswith(f".{self._ask}"):
             self._open_requests -= 1
+            deleted = status == _CONFLICT and _DELETED in headers.get("Description", "").lower()
+            self._gone = self._gone or deleted or status == _NO_RESPONDERS
         self._changed.set()
 
     def _interrupt(self) -> None:

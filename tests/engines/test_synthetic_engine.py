@@ -71,9 +71,10 @@ def test_a_leak_stays_and_the_job_succeeds(tmp_path: Path) -> None:
     leaking.run(SyntheticInput())
     before = psutil.Process().memory_info().rss
     for _ in range(4):
-        [record] = leaking.run(SyntheticInput(Behaviour.LEAK, memory_bytes=16 * MIB))
+        # Too large for the C library to take from memory that was freed before.
+        [record] = leaking.run(SyntheticInput(Behaviour.LEAK, memory_bytes=40 * MIB))
         assert record.finished is not None
-    assert psutil.Process().memory_info().rss - before > 60 * MIB
+    assert psutil.Process().memory_info().rss - before > 150 * MIB
 
 
 def test_a_memory_hog_takes_what_it_says_and_gives_it_back(tmp_path: Path) -> None:

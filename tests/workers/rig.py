@@ -10,20 +10,24 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from headrace_contracts.attempts import Attempts
 from headrace_contracts.codec import Encoding
+from headrace_contracts.errors import ErrorCode, Fault
 from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import EngineState, WorkerStatus
 from headrace_contracts.job import JobBody
 from headrace_contracts.model import Batching, EngineKind, ModelSpec, Retry, Timeouts
-from headrace_contracts.names import Lane
-from headrace_contracts.result import Result
+from headrace_contracts.names import Lane, Stream
+from headrace_contracts.result import Result, ResultError, Status
 from headrace_contracts.tasks.registry import Task
 from headrace_local.nats_server import NatsServer
+from headrace_storage.attempts import get_attempts
 from headrace_storage.connection import Connection
+from headrace_storage.control import send_cancel
 from headrace_storage.events import follow_events
 from headrace_storage.jobs import Receipt, backlog, submit_job
 from headrace_storage.registry import add_model
-from headrace_storage.results import wait_result
+from headrace_storage.results import commit_result, wait_result
 from headrace_storage.workers import list_workers
 
 TENANT = "acme"
@@ -120,6 +124,42 @@ class Rig:
                 if isinstance(event, last):
                     break
         return seen
+
+    async def cancel(self, job_id: str) -> None:
+        """As the SDK does: first the result, then the message to the worker."""
+        await self.commit_cancel(job_id)
+        await send_cancel(self.connection, TENANT, self.model, job_id)
+
+    async def commit_cancel(self, job_id: str) -> None:
+        now = (await self.connection.js.stream_info(Stream.JOBS)).created
+        canceled = Result(
+            job_id,
+            self.model,
+            "",
+            Status.CANCELED,
+            msgspec.Raw(b"null"),
+            0,
+            now,
+            now,
+            error=ResultError(ErrorCode.CANCELED, "canceled", Fault.INPUT, retryable=True),
+        )
+        assert (await commit_result(self.connection, TENANT, canceled, Encoding.JSON)).won
+
+    async def until_logged(self, *words: str) -> None:
+        """Wait until a worker's log says one of these."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not any(word in (self.folder / "worker.log").read_text() for word in words):
+                await asyncio.sleep(0.05)
+
+    async def until_recorded(self, job_id: str, wanted: Attempts) -> None:
+        """Wait until the record of a job's attempts is as wanted."""
+        async with asyncio.timeout(DEADLINE_S):
+            while await get_attempts(self.connection, TENANT, self.model, job_id) != wanted:
+                await asyncio.sleep(0.05)
+
+    async def pass_a_lease(self) -> None:
+        """Let every lease that is not renewed run out: the one thing here that only time does."""
+        await asyncio.sleep(1.2 * LEASE_S)
 
     def engine_pid(self, worker: asyncio.subprocess.Process) -> int:
         [engine] = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_contracts.attempts import Attempts, Failure
+from headrace_contracts.attempts import Attempts, Failure, excused, failed
 from headrace_contracts.errors import (
     BlobForbidden,
     BlobMismatch,
@@ -22,8 +22,11 @@ from headrace_contracts.errors import (
 )
 from headrace_contracts.model import Retry
 from headrace_contracts.result import Status
+from headrace_workers.engine_child import End
 from headrace_workers.engine_host import EngineDied
 from headrace_workers.outcome import (
+    CountFailure,
+    CountSuspicion,
     EndAs,
     Expired,
     Forget,
@@ -31,18 +34,28 @@ from headrace_workers.outcome import (
     Interrupted,
     JobEnded,
     Outcome,
+    Suspected,
     TryAgain,
+    after_failure,
     outcome_of,
+    used_up,
 )
 
 RETRY = Retry(max_attempts=3, base_delay_s=1.0, max_delay_s=10.0)
-CRASH = EngineDied(ErrorCode.ENGINE_CRASHED, "SIGSEGV")
-NOTHING = Attempts()
-ONE_FAILURE = Attempts((Failure(ErrorCode.ENGINE_CRASHED, "SIGSEGV", "w"),))
+CRASH = EngineDied(End(ErrorCode.ENGINE_CRASHED, "SIGSEGV"))
+NO_MEMORY = Retryable(ErrorCode.OUT_OF_MEMORY, "x", Fault.MODEL)
+MODEL_ERROR = Permanent(ErrorCode.MODEL_ERROR, "x", Fault.MODEL)
 
 
-def decide(error: Exception, attempts: Attempts = NOTHING, num_delivered: int = 1) -> Outcome:
-    return outcome_of(error, attempts, num_delivered, RETRY, "w", random.Random(1))
+def crash(delivery: int) -> Failure:
+    return Failure(ErrorCode.ENGINE_CRASHED, "SIGSEGV", "w", delivery)
+
+
+def record(*deliveries: int) -> Attempts:
+    attempts = Attempts()
+    for delivery in deliveries:
+        attempts = failed(attempts, crash(delivery))
+    return attempts
 
 
 @pytest.mark.parametrize(
@@ -53,30 +66,46 @@ def decide(error: Exception, attempts: Attempts = NOTHING, num_delivered: int = 
         (BlobUnavailable("k", "down"), GiveBack),
         (BrokerUnavailable("u", "down"), GiveBack),
         (QueueFull("s", "full"), GiveBack),
-        (CRASH, TryAgain),
-        (Retryable(ErrorCode.OUT_OF_MEMORY, "x", Fault.MODEL), TryAgain),
-        (BlobForbidden("k", "no"), TryAgain),
-        (RuntimeError("a prompt"), TryAgain),
+        (CRASH, CountFailure),
+        (NO_MEMORY, CountFailure),
+        (Suspected(CRASH), CountSuspicion),
+        (Suspected(MODEL_ERROR), CountSuspicion),
+        (BlobForbidden("k", "no"), CountFailure),
+        (RuntimeError("a prompt"), CountFailure),
         (Expired(2, 1), EndAs),
         (InvalidInput("input.steps", "x"), EndAs),
         (Permanent(ErrorCode.TIMEOUT, "x", Fault.MODEL), EndAs),
+        (MODEL_ERROR, EndAs),
         (BlobNotFound("k"), EndAs),
         (BlobMismatch("k", "other"), EndAs),
     ],
 )
 def test_each_error_has_its_outcome(error: Exception, kind: type[Outcome]) -> None:
-    assert isinstance(decide(error), kind)
+    assert isinstance(outcome_of(error, RETRY), kind)
 
 
 def test_an_expired_job_is_no_failure() -> None:
-    outcome = decide(Expired(2, 1))
+    outcome = outcome_of(Expired(2, 1), RETRY)
     assert isinstance(outcome, EndAs)
     assert outcome.status is Status.EXPIRED
 
 
+def test_a_model_names_the_errors_that_are_worth_another_attempt() -> None:
+    own = Retry(errors=(ErrorCode.MODEL_ERROR,))
+    assert isinstance(outcome_of(MODEL_ERROR, own), CountFailure)
+    outcome = outcome_of(NO_MEMORY, own)
+    assert isinstance(outcome, EndAs)
+    assert outcome.error.code is ErrorCode.OUT_OF_MEMORY
+    assert isinstance(outcome_of(Suspected(NO_MEMORY), own), CountSuspicion), "innocents are never ended for others"
+
+
+def test_errors_that_no_attempt_can_mend_are_no_policy() -> None:
+    with pytest.raises(ValueError, match="`errors` has `invalid_input`"):
+        Retry(errors=(ErrorCode.INVALID_INPUT,))
+
+
 def test_the_last_attempt_ends_the_job_and_keeps_its_message() -> None:
-    two = Attempts(ONE_FAILURE.failures * 2)
-    outcome = decide(CRASH, two, num_delivered=3)
+    outcome = after_failure(record(1, 2, 3), 3, CRASH, RETRY, random.Random(1))
     assert isinstance(outcome, EndAs)
     assert (outcome.status, outcome.error.code) == (Status.FAILED, ErrorCode.POISONED)
     assert (
@@ -88,24 +117,41 @@ def test_the_last_attempt_ends_the_job_and_keeps_its_message() -> None:
 
 def test_deliveries_that_nothing_explains_are_crashes() -> None:
     """Two workers died without a word; this attempt is the third."""
-    assert isinstance(decide(CRASH, Attempts(), num_delivered=3), EndAs)
-    assert isinstance(decide(CRASH, Attempts(excused=2), num_delivered=3), TryAgain)
+    assert isinstance(after_failure(record(3), 3, CRASH, RETRY, random.Random(1)), EndAs)
+    two_excused = excused(excused(record(3), 1), 2)
+    assert isinstance(after_failure(two_excused, 3, CRASH, RETRY, random.Random(1)), TryAgain)
+
+
+def test_attempts_that_are_used_up_end_a_job_before_it_runs() -> None:
+    assert used_up(Attempts(), 3, 3) is None
+    silent = used_up(Attempts(), 4, 3)
+    assert silent is not None
+    assert "the worker died without a word [worker_lost]" in silent.error.message
+    assert used_up(excused(Attempts(), 2), 4, 3) is None
+    no_memory = failed(record(1, 2), Failure(ErrorCode.OUT_OF_MEMORY, "no memory", "w", 3))
+    told = used_up(no_memory, 4, 3)
+    assert told is not None
+    assert (told.error.code, told.dead_reason) == (ErrorCode.POISONED, told.error.message)
+    assert "no memory" in told.error.message
+    assert "worker_lost" in str(used_up(record(1, 2), 4, 3)), "the last attempt is the one that is told"
 
 
 def test_what_is_not_foreseen_says_nothing_of_the_prompt() -> None:
-    outcome = decide(RuntimeError("a secret prompt"))
-    assert isinstance(outcome, TryAgain)
-    assert "secret" not in outcome.failure.message
-    assert outcome.failure.code is ErrorCode.INTERNAL
+    outcome = outcome_of(RuntimeError("a secret prompt"), RETRY)
+    assert isinstance(outcome, CountFailure)
+    assert "secret" not in outcome.error.message
+    assert outcome.error.code is ErrorCode.INTERNAL
 
 
-@given(st.integers(0, 5), st.integers(0, 5), st.integers(1, 12), st.integers(0, 2**32))
-def test_attempts_are_bounded_and_delays_too(failures: int, excused: int, delivered: int, seed: int) -> None:
-    attempts = Attempts(ONE_FAILURE.failures * failures, excused)
-    outcome = outcome_of(CRASH, attempts, delivered, RETRY, "w", random.Random(seed))
-    spent = attempts.spent(delivered) + 1
+@given(st.sets(st.integers(1, 5)), st.sets(st.integers(1, 5)), st.integers(1, 6), st.integers(0, 2**32))
+def test_attempts_are_bounded_and_delays_too(failures: set[int], excuses: set[int], delivered: int, seed: int) -> None:
+    attempts = record(*(delivery for delivery in failures if delivery < delivered))
+    for delivery in excuses:
+        attempts = excused(attempts, delivery)
+    attempts = failed(attempts, crash(delivered))
+    outcome = after_failure(attempts, delivered, CRASH, RETRY, random.Random(seed))
     if isinstance(outcome, TryAgain):
-        assert spent < RETRY.max_attempts
+        assert attempts.spent(delivered) < RETRY.max_attempts
         assert 0 <= outcome.delay_s <= RETRY.max_delay_s
     else:
-        assert spent >= RETRY.max_attempts
+        assert attempts.spent(delivered) >= RETRY.max_attempts

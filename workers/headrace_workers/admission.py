@@ -5,12 +5,12 @@ from datetime import datetime
 import msgspec
 
 from headrace_contracts.attempts import Attempts
-from headrace_contracts.errors import ErrorCode, Fault, InvalidInput, InvalidSpec, Retryable
+from headrace_contracts.errors import InvalidInput, InvalidSpec
 from headrace_contracts.file import File
 from headrace_contracts.job import Job, Scalar
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks.registry import TaskInput, decode_input, input_type
-from headrace_workers.outcome import EndAs, Expired, poisoned
+from headrace_workers.outcome import Expired
 
 
 def check_waiting_time(job: Job, spec: ModelSpec, now: datetime) -> None:
@@ -32,18 +32,7 @@ def too_early_for_a_crash(attempts: Attempts, num_delivered: int, age_s: float, 
     it is the server that repeats itself: it sent the job to a worker that had just stopped asking. Said once per job
     at most, so that a clock that is wrong cannot excuse every crash.
     """
-    return attempts.excused == 0 and attempts.crashes(num_delivered) > age_s // lease_s
-
-
-def used_up(attempts: Attempts, num_delivered: int, spec: ModelSpec) -> EndAs | None:
-    """The end of a job whose earlier attempts used up what the model allows; None if it may run."""
-    spent = attempts.spent(num_delivered)
-    if spent < spec.retry.max_attempts:
-        return None
-    if attempts.failures:
-        failure = attempts.failures[-1]
-        return poisoned(spent, Retryable(failure.code, failure.message, Fault.MODEL))
-    return poisoned(spent, Retryable(ErrorCode.ENGINE_CRASHED, "the worker died without a word", Fault.WORKER))
+    return not attempts.excused and len(attempts.crashes(num_delivered)) > age_s // lease_s
 
 
 def read_input(job: Job, spec: ModelSpec) -> TaskInput:

@@ -1,88 +1,96 @@
-"""The supervisor's side of one engine process: start it, talk to it, kill it, start it again.
+"""Keeps one engine process alive for one model: load, serve, watch, replace, start again.
 
-Owns the process and its state; knows nothing of deliveries, leases or results.
+Owns the model's state and who is in the engine; knows nothing of deliveries, leases or results.
 """
 
 import asyncio
-import collections
-import contextlib
-import os
-import signal
-import socket
-import sys
+import random
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import ErrorCode, Fault, Retryable
+from headrace_contracts.errors import ENGINE_LOST, ErrorCode, Fault, Retryable
 from headrace_contracts.heartbeat import EngineState
 from headrace_contracts.model import ModelSpec
+from headrace_workers.engine_child import ChildEnded, End, EngineChild
+from headrace_workers.engine_health import Health
 from headrace_workers.frames import (
-    LENGTH,
-    MAX_FRAME_BYTES,
     Cancel,
     Canceled,
-    Chunk,
     Done,
     Failed,
-    FromEngine,
     Load,
     LoadFailed,
-    Progress,
+    OfRun,
+    Ping,
+    Pong,
     Ready,
     Run,
     Started,
-    pack,
 )
+from headrace_workers.recycling import Bounds
 from headrace_workers.weights import ensure_in_subprocess
 
-# Between starts of an engine that keeps dying. The first retry is at once: most deaths are one job's doing.
-FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 30.0
-# Starts in a row without a finished job after which the model is called unhealthy.
-UNHEALTHY_AFTER = 5
-# Lines of the engine's stderr kept for the log when it dies.
-LAST_LINES = 20
-
-JobFrame = Started | Progress | Chunk | Done | Failed | Canceled
+# How often memory, age and signs of life are looked at. Longer lets a runaway process take more before it is ended.
+WATCH_EVERY_S = 0.5
+# Frames of a run that its reader has not taken yet; then the engine is made to wait.
+MAX_FRAMES_AHEAD = 256
 
 
 class EngineDied(Retryable):
-    """The engine process is gone; `culprit` is the run it was killed for, if it was."""
+    """The engine process is gone.
 
-    def __init__(self, code: ErrorCode, message: str, culprit: str | None = None) -> None:
-        super().__init__(code, message, Fault.MODEL)
+    `culprit` is the run it died of, where that is known: it was killed for it, or no other had begun. None: any of
+    those in it may have done it.
+    """
+
+    def __init__(self, end: End, culprit: str | None = None, last_lines: tuple[str, ...] = ()) -> None:
+        super().__init__(end.code, end.message, Fault.MODEL)
+        self.end = end
         self.culprit = culprit
+        self.last_lines = last_lines
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.end, self.culprit, self.last_lines))
 
 
 # None wakes the reader without a frame.
-Frames = asyncio.Queue[JobFrame | EngineDied | None]
+Frames = asyncio.Queue[OfRun | EngineDied | None]
 
 
 class EngineHost:
     """Keeps one engine process running for one model. Run `supervise` as a task; jobs come in by `open`."""
 
-    def __init__(self, spec: ModelSpec, cache: Path, clock: Clock) -> None:
+    def __init__(self, spec: ModelSpec, cache: Path, clock: Clock, rng: random.Random) -> None:
         self.spec = spec
         self.state = EngineState.LOADING
         self.detail = ""
         self.device = ""
         self.loading_since = clock.now()
         self.ready_at = clock.now()
+        self.last_frame_at = clock.monotonic()
         self.ready = asyncio.Event()
+        """Set while jobs may be handed in."""
         self._cache = cache
         self._clock = clock
+        self._rng = rng
         self._listeners: list[Callable[[], None]] = []
-        self.last_frame_at = clock.monotonic()
         self._runs: dict[str, Frames] = {}
-        self._process: asyncio.subprocess.Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-        self._cause: EngineDied | None = None
-        self._starts_without_result = 0
+        self._begun: set[str] = set()
+        self._child: EngineChild | None = None
+        self._culprit: str | None = None
+        self._recycling: str | None = None
+        self._bounds = Bounds(None, None, None)
+        self._loaded_bytes, self._loaded_at = 0, 0.0
+        self._tolerated_bytes = 0
+        """What a process that is being replaced may have: those still in it are not charged for what others kept."""
+        self._jobs_done = 0
+        self._ran_jobs = False
+        self._failed_by: ErrorCode | None = None
+        """What the engine itself said it was lost by."""
+        self._health = Health()
         self._log = structlog.get_logger().bind(model=spec.name)
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -91,17 +99,11 @@ class EngineHost:
 
     async def supervise(self) -> None:
         """Keep the engine running until canceled; then the process is gone."""
-        try:
-            while True:
-                await self._live_once()
-                self._starts_without_result += 1
-                backoff_s = self._backoff_s()
-                unhealthy = self._starts_without_result >= UNHEALTHY_AFTER
-                self._set_state(EngineState.UNHEALTHY if unhealthy else EngineState.RECOVERING, self.detail)
-                if backoff_s:
-                    await asyncio.sleep(backoff_s)
-        finally:
-            await self._end_process()
+        while True:
+            await self._live_once()
+            self._set_state(self._health.down_state, self.detail)
+            if self._health.backoff_s:
+                await asyncio.sleep(self._health.backoff_s)
 
     def open(self, run: Run) -> Frames:
         """Hand a job to the engine; its frames come on the queue until it ends or the engine does.
@@ -109,172 +111,192 @@ class EngineHost:
         Raises:
             EngineDied: there is no engine right now.
         """
-        if self._writer is None or not self.ready.is_set():
-            raise EngineDied(ErrorCode.ENGINE_CRASHED, "the engine is being started again")
-        frames: Frames = asyncio.Queue()
+        if self._child is None or not self.ready.is_set():
+            raise EngineDied(End(ErrorCode.ENGINE_CRASHED, "the engine is being started again"))
+        frames: Frames = asyncio.Queue(MAX_FRAMES_AHEAD)
         self._runs[run.run_id] = frames
-        self._writer.write(pack(run))
+        self._child.send(run)
         return frames
 
     def close(self, run_id: str) -> None:
         """Forget a job: no more of its frames are wanted."""
-        self._runs.pop(run_id, None)
+        frames = self._runs.pop(run_id, None)
+        self._begun.discard(run_id)
+        while frames is not None and not frames.empty():
+            frames.get_nowait()  # whoever waits to put one goes on
+        self._recycle_if_idle()
 
     def cancel(self, run_id: str) -> None:
         """Ask the engine to stop a job at its next step."""
-        if self._writer is not None and run_id in self._runs:
-            self._writer.write(pack(Cancel(run_id)))
+        if self._child is not None and run_id in self._runs:
+            self._child.send(Cancel(run_id))
 
     def kill(self, code: ErrorCode, reason: str, culprit: str | None) -> None:
         """End the process at once, because of one job if it is known which; it is started again."""
-        if self._process is not None and self._process.returncode is None:
-            self._cause = EngineDied(code, reason, culprit)
-            self._process.kill()
+        if self._child is not None:
+            self._culprit = self._culprit or culprit
+            self._child.kill(End(code, reason))
 
     async def _live_once(self) -> None:
         """One life of the process: weights, start, load, serve."""
-        self._cause = None
+        self._culprit = self._recycling = None
+        self._jobs_done, self._ran_jobs, self._failed_by, self._tolerated_bytes = 0, False, None, 0
         self.loading_since = self._clock.now()
-        self._set_state(self.state, "getting weights")
+        end = End(ErrorCode.ENGINE_CRASHED, "")
+        lines: tuple[str, ...] = ()
         try:
-            weights = await ensure_in_subprocess(self.spec, self._cache, lambda line: self._set_state(self.state, line))
-            async with asyncio.timeout(self.spec.timeouts.load_s):
-                reader = await self._start(weights)
-                first = await _read_frame(reader)
-        except TimeoutError:
-            self.detail = f"not loaded after {self.spec.timeouts.load_s:g} s"
-        except _EndOfStream:
-            self.detail = await self._describe_death()
-        except Exception as error:  # noqa: BLE001 - weights: whatever it is, it ends this start only
-            self.detail = str(error)
+            end = await self._load_and_serve()
+        finally:
+            self.ready.clear()
+            if self._child is not None:
+                await self._child.close()
+                lines, self._child = self._child.last_lines, None
+        self.detail = end.message
+        if self._recycling is not None:
+            self._health = self._health.after_recycling()
+            self._log.info("engine recycled", reason=self._recycling)
         else:
-            if isinstance(first, Ready):
-                self._now_ready(first)
-                await self._serve(reader)
-            elif isinstance(first, LoadFailed):
-                self.detail = first.message
-        self.ready.clear()
-        self._set_state(EngineState.RECOVERING, self.detail)
-        await self._end_process()
-        self._fail_jobs()
-        self._log.error("engine ended", detail=self.detail, stderr=list(self._last_lines))
+            self._health = self._health.after_fault(self._failed_by or end.code)
+            # What it wrote while it ran jobs may quote them: that is kept with their dead letters only.
+            told = (f"{len(lines)} lines",) if self._ran_jobs else lines
+            self._log.error("engine ended", code=end.code, detail=end.message, stderr=told)
+        self._set_state(self._health.down_state, self.detail)
+        await self._fail_runs(end, lines)
 
-    async def _start(self, weights: Path | None) -> asyncio.StreamReader:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "headrace_workers.engine_process",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=_environment(self.spec),
+    async def _load_and_serve(self) -> End:
+        """Returns what the process ended of."""
+        load_s = self.spec.timeouts.load_s
+        try:
+            self._set_state(self._health.down_state, "getting weights")
+            weights = await ensure_in_subprocess(
+                self.spec, self._cache, lambda line: self._set_state(self._health.down_state, line)
             )
-        self._stderr_task = asyncio.create_task(self._read_stderr(self._process))
-        self._set_state(self.state, "loading")
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES)
-        self._writer.write(pack(Load(self.spec, str(weights) if weights else None)))
-        return reader
+            self._set_state(self._health.down_state, "loading")
+            self._child = child = await EngineChild.start(self.spec)
+            child.send(Load(self.spec, str(weights) if weights else None))
+            async with asyncio.timeout(load_s):
+                first = await child.read()
+        except TimeoutError:
+            return End(ErrorCode.ENGINE_HUNG, f"not loaded after {load_s:g} s")
+        except ChildEnded:
+            return await child.ended()
+        except Exception as error:  # noqa: BLE001 - weights: whatever it is, it ends this start only
+            return End(ErrorCode.ENGINE_CRASHED, str(error))
+        if not isinstance(first, Ready):
+            return End(ErrorCode.ENGINE_CRASHED, first.message if isinstance(first, LoadFailed) else "it does not load")
+        self._bounds = Bounds.draw(self.spec.recycle, self._rng)
+        self._loaded_bytes, self._loaded_at = child.resident_bytes, self._clock.monotonic()
+        self._now_ready(first)
+        watching = asyncio.create_task(self._watch(child))
+        try:
+            return await self._serve(child)
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
 
     def _now_ready(self, ready: Ready) -> None:
         self.device = ready.device
         self.ready_at = self._clock.now()
+        self.last_frame_at = self._clock.monotonic()
         self.ready.set()
         self._log.info(
             "engine ready", device=ready.device, import_s=round(ready.import_s, 3), load_s=round(ready.load_s, 3)
         )
-        self._set_state(EngineState.READY, "")
+        self._set_state(self._health.loaded_state, "")
 
-    async def _serve(self, reader: asyncio.StreamReader) -> None:
+    async def _serve(self, child: EngineChild) -> End:
         """Pass frames to their jobs until the process ends."""
         while True:
             try:
-                frame = await _read_frame(reader)
-            except _EndOfStream:
-                self.detail = await self._describe_death()
-                return
-            assert not isinstance(frame, (Ready, LoadFailed)), "a process loads once"
+                frame = await child.read()
+            except ChildEnded:
+                return await child.ended()
             self.last_frame_at = self._clock.monotonic()
-            if isinstance(frame, Done):
-                self._starts_without_result = 0
+            match frame:
+                case Pong():
+                    continue
+                case Ready() | LoadFailed():
+                    raise AssertionError("a process loads once")
+                case Started():
+                    self._begun.add(frame.run_id)
+                    self._ran_jobs = True
+                case Done():
+                    self._jobs_done += 1
+                    self._proved()
+                    self._replace_if_due(child)
+                case Failed(code=code) if code in ENGINE_LOST:
+                    self._failed_by = code
+            if isinstance(frame, (Done, Failed, Canceled)):
+                self._begun.discard(frame.run_id)
             if frame.run_id in self._runs:
-                self._runs[frame.run_id].put_nowait(frame)
+                await self._runs[frame.run_id].put(frame)
 
-    async def _describe_death(self) -> str:
-        assert self._process is not None
-        status = await self._process.wait()
-        if self._cause is not None:
-            return self._cause.message
-        if status < 0:
-            return f"the engine process was ended by {signal.Signals(-status).name}"
-        return f"the engine process exited with status {status}"
+    def _proved(self) -> None:
+        """A job succeeded: whatever went wrong before is over."""
+        self._health = self._health.after_job()
+        if self.state is EngineState.RECOVERING:
+            self._set_state(EngineState.READY, "")
 
-    def _fail_jobs(self) -> None:
-        died = self._cause or EngineDied(ErrorCode.ENGINE_CRASHED, self.detail)
-        for frames in self._runs.values():
-            frames.put_nowait(died)
+    async def _watch(self, child: EngineChild) -> None:
+        """Look at the process now and then: its memory, its age, and whether it still answers."""
+        limit, step_s = self.spec.resources.host_memory_bytes, self.spec.timeouts.step_s
+        asked_at: float | None = None
+        was_over = False
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            self._replace_if_due(child)
+            resident = child.resident_bytes if limit and self._runs else 0
+            if resident > max(limit, self._tolerated_bytes) and was_over:
+                message = f"the engine process took {resident >> 20} MiB and its limit is {limit >> 20} MiB"
+                self.kill(ErrorCode.OUT_OF_MEMORY, message, culprit=None)
+            # Twice in a row: a job that goes over at its very end is let go, and the process is replaced after it.
+            was_over = resident > limit
+            now = self._clock.monotonic()
+            if self._runs:
+                asked_at = None  # each run has a deadline of its own
+            elif asked_at is None or self.last_frame_at >= asked_at:
+                asked_at = now
+                child.send(Ping())
+            elif now - asked_at > step_s:
+                self.kill(ErrorCode.ENGINE_HUNG, f"no answer of the idle engine in {step_s:g} s", None)
 
-    async def _end_process(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._process is not None:
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-            await self._process.wait()
-            await self._stderr_task
-            self._process = None
+    def _replace_if_due(self, child: EngineChild) -> None:
+        """Begin to replace a process that has reached a bound: it gets no more jobs, and ends with its last one.
 
-    async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None
-        while line := await _readline(process.stderr):
-            self._last_lines.append(line.decode(errors="replace").rstrip()[:500])
+        Looked at after every job, so that the next one is not charged for the memory that the last one kept.
+        """
+        if self._recycling is None:
+            resident, age_s = child.resident_bytes, self._clock.monotonic() - self._loaded_at
+            limit = self.spec.resources.host_memory_bytes
+            self._recycling = self._bounds.reached(self._jobs_done, resident - self._loaded_bytes, age_s)
+            if self._recycling is None and limit and resident > limit:
+                self._recycling = f"it takes {resident >> 20} MiB and its limit is {limit >> 20} MiB"
+            if self._recycling is not None:
+                self._tolerated_bytes = resident + resident // 4
+                self.ready.clear()
+                self._set_state(EngineState.LOADING, f"being replaced: {self._recycling}")
+                self._take_back(child)
+        self._recycle_if_idle()
 
-    def _backoff_s(self) -> float:
-        if self._starts_without_result <= 1:
-            return 0.0
-        return min(FIRST_BACKOFF_S * 2.0 ** (self._starts_without_result - 2), LONGEST_BACKOFF_S)
+    def _take_back(self, child: EngineChild) -> None:
+        """Give back the jobs that were handed in and have not begun."""
+        for run_id in [run_id for run_id in self._runs if run_id not in self._begun]:
+            child.send(Cancel(run_id))
+            self._runs.pop(run_id).put_nowait(EngineDied(End(ErrorCode.ENGINE_CRASHED, "the engine is being replaced")))
+
+    def _recycle_if_idle(self) -> None:
+        if self._recycling is not None and not self._runs and self._child is not None:
+            self._child.kill(End(ErrorCode.ENGINE_CRASHED, f"replaced: {self._recycling}"))
+
+    async def _fail_runs(self, end: End, lines: tuple[str, ...]) -> None:
+        culprit = self._culprit
+        if culprit is None and len(self._begun) == 1:
+            [culprit] = self._begun
+        self._begun.clear()
+        for frames in list(self._runs.values()):
+            await frames.put(EngineDied(end, culprit, lines))
 
     def _set_state(self, state: EngineState, detail: str) -> None:
         self.state, self.detail = state, detail
         for listener in self._listeners:
             listener()
-
-
-class _EndOfStream(Exception):
-    """The engine process closed its end."""
-
-
-async def _read_frame(reader: asyncio.StreamReader) -> FromEngine:
-    try:
-        (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-        return _decoder.decode(await reader.readexactly(size))
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise _EndOfStream from error
-
-
-_decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
-
-
-async def _readline(stream: asyncio.StreamReader) -> bytes:
-    try:
-        return await stream.readline()
-    except ValueError:  # a line longer than the buffer: what was buffered is dropped
-        return b"\n"
-
-
-def _environment(spec: ModelSpec) -> dict[str, str]:
-    """The engine's environment: as many threads as the model may use, and no library reaches for a hub."""
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(spec.resources.threads),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-    }

@@ -7,9 +7,12 @@ any time: nothing here is needed after its death.
 """
 
 import collections
+import contextlib
 import ctypes
+import faulthandler
 import os
 import queue
+import resource
 import signal
 import socket
 import sys
@@ -23,7 +26,7 @@ import msgspec
 from headrace_contracts.errors import ErrorCode, Fault, JobError, Permanent, Retryable
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks.registry import input_type
-from headrace_workers.engines.base import Engine, Finished, Work
+from headrace_workers.engines.base import DeviceError, Engine, Finished, Work
 from headrace_workers.engines.registry import make_engine
 from headrace_workers.frames import (
     LENGTH,
@@ -35,6 +38,8 @@ from headrace_workers.frames import (
     Frame,
     Load,
     LoadFailed,
+    Ping,
+    Pong,
     Progress,
     Ready,
     Run,
@@ -44,6 +49,8 @@ from headrace_workers.frames import (
 )
 
 _PR_SET_PDEATHSIG = 1
+# A machine that is out of memory ends engines first: they are started again, and their supervisor tells what happened.
+OOM_SCORE = 800
 # Steps that follow each other faster than an eye can see are told together: telling costs three processes work.
 PROGRESS_EVERY_S = 0.04
 
@@ -88,9 +95,9 @@ class SocketSink:
         output = msgspec.Raw(msgspec.msgpack.encode(result.output))
         self._end(run_id, Done(run_id, output, result.files, result.usage, run_s))
 
-    def failed(self, run_id: str, error: JobError) -> None:
-        """The job failed."""
-        self._end(run_id, Failed(run_id, error.code, error.message, error.fault, error.retryable))
+    def failed(self, run_id: str, error: JobError, shared: bool = False) -> None:
+        """The job failed; `shared`: or another one that was in the engine."""
+        self._end(run_id, Failed(run_id, error.code, error.message, error.fault, error.retryable, shared))
 
     def dropped(self, run_id: str) -> None:
         """The job was stopped."""
@@ -175,6 +182,8 @@ class EngineProcess:
                 self._waiting.append(frame)
             case Cancel(run_id=run_id):
                 self._cancel(engine, run_id)
+            case Ping():
+                self._sink.send(Pong())
             case Load():
                 raise AssertionError("a process loads one model")
 
@@ -201,8 +210,10 @@ class EngineProcess:
             self._sink.failed(run.run_id, _unforeseen(error))
 
     def _fail_all(self, error: Exception) -> None:
-        for run_id in list(self._sink.active):
-            self._sink.failed(run_id, error if isinstance(error, JobError) else _unforeseen(error))
+        active = list(self._sink.active)
+        for run_id in active:
+            known = error if isinstance(error, JobError) else _unforeseen(error)
+            self._sink.failed(run_id, known, shared=len(active) > 1)
 
     def _read(self) -> None:
         """Frames from the socket to the inbox; cancels are seen here, in the middle of a long step."""
@@ -218,11 +229,15 @@ class EngineProcess:
 
 def _unforeseen(error: Exception) -> JobError:
     """What a library's exception means. Its text stays here: it may quote the prompt."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    name = type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return Retryable(ErrorCode.OUT_OF_MEMORY, "the engine ran out of memory", Fault.MODEL)
+    if isinstance(error, DeviceError) or name == "AcceleratorError" or "CUDA error" in str(error):
+        # Such an error stays with the process: every later call would fail as well.
+        return Retryable(ErrorCode.DEVICE_ERROR, f"the device failed with {name}", Fault.WORKER)
     if isinstance(error, (ValueError, TypeError, KeyError)):
-        return Permanent(ErrorCode.MODEL_ERROR, f"the model failed with {type(error).__name__}", Fault.MODEL)
-    return Retryable(ErrorCode.MODEL_ERROR, f"the model failed with {type(error).__name__}", Fault.MODEL)
+        return Permanent(ErrorCode.MODEL_ERROR, f"the model failed with {name}", Fault.MODEL)
+    return Retryable(ErrorCode.MODEL_ERROR, f"the model failed with {name}", Fault.MODEL)
 
 
 def main() -> int:
@@ -230,6 +245,11 @@ def main() -> int:
     if sys.platform == "linux":
         # The reader thread cannot notice that the supervisor died while a library holds the interpreter lock.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # not everywhere may a process offer itself
+            Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
+    # A crash, and the abort of a hung process, write where they happened; a core would hold inputs and weights.
+    faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ctrl-C in a terminal reaches the whole group: it is the supervisor who decides what happens to running jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return EngineProcess(socket.socket(fileno=int(sys.argv[1]))).main()

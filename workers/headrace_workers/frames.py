@@ -49,6 +49,10 @@ class Cancel(Frame, frozen=True, tag="cancel"):
     run_id: str
 
 
+class Ping(Frame, frozen=True, tag="ping"):
+    """Answer with `Pong`: an engine that has nothing to do can hang as well."""
+
+
 class Ready(Frame, frozen=True, tag="ready"):
     """The model is loaded and has run once."""
 
@@ -61,6 +65,10 @@ class LoadFailed(Frame, frozen=True, tag="load_failed"):
     """The model cannot be loaded; the process exits."""
 
     message: str
+
+
+class Pong(Frame, frozen=True, tag="pong"):
+    """The engine's loop goes round."""
 
 
 class Started(Frame, frozen=True, tag="started"):
@@ -102,13 +110,15 @@ class Done(Frame, frozen=True, tag="done"):
 
 
 class Failed(Frame, frozen=True, tag="failed"):
-    """The job failed; the engine goes on."""
+    """The job failed."""
 
     run_id: str
     code: ErrorCode
     message: str
     fault: Fault
     retryable: bool
+    shared: bool = False
+    """The engine failed with several jobs in it, and cannot say which of them did it."""
 
     def as_error(self) -> JobError:
         """The exception this frame stands for."""
@@ -122,8 +132,9 @@ class Canceled(Frame, frozen=True, tag="canceled"):
     run_id: str
 
 
-ToEngine = Load | Run | Cancel
-FromEngine = Ready | LoadFailed | Started | Progress | Chunk | Done | Failed | Canceled
+ToEngine = Load | Run | Cancel | Ping
+OfRun = Started | Progress | Chunk | Done | Failed | Canceled
+FromEngine = Ready | LoadFailed | Pong | OfRun
 
 
 def pack(frame: Frame) -> bytes:

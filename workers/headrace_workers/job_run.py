@@ -1,6 +1,6 @@
 """One job, from its delivery to its settlement, as a list of named steps:
 
-    decode -> admit -> fetch -> run -> store -> commit -> settle
+    decode -> admit -> fetch -> join -> run -> store -> commit -> settle
 
 A crash between any two steps leads to a redelivery, and a redelivery finds the committed result.
 """
@@ -12,29 +12,45 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import msgspec
 import structlog
 
 from headrace_contracts import codec
 from headrace_contracts import event as events
-from headrace_contracts.attempts import Attempts, excuse
-from headrace_contracts.errors import BlobUnavailable, BrokerUnavailable, UndecodableMessage
+from headrace_contracts.attempts import Attempts, excused, failed, suspected
+from headrace_contracts.errors import BlobUnavailable, BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
 from headrace_contracts.file import Artifact, File
 from headrace_contracts.job import Job, decode_job
 from headrace_contracts.names import artifact_prefix
 from headrace_contracts.result import Result, Status, Timings
 from headrace_contracts.tasks.registry import TaskInput, output_type
-from headrace_storage.attempts import change_attempts, get_attempts
+from headrace_storage.attempts import get_attempts
 from headrace_storage.delivery import Delivery
 from headrace_storage.events import publish_event
 from headrace_storage.results import get_result
 from headrace_workers import admission
+from headrace_workers.engine_host import EngineDied
 from headrace_workers.engine_run import EngineRun, Stop
 from headrace_workers.frames import Done, Run
+from headrace_workers.job_watch import JobWatch
 from headrace_workers.lease import Lease
-from headrace_workers.outcome import EndAs, Interrupted, JobEnded, outcome_of
+from headrace_workers.outcome import (
+    CountFailure,
+    CountSuspicion,
+    EndAs,
+    Forget,
+    GiveBack,
+    Interrupted,
+    JobEnded,
+    after_failure,
+    failure_of,
+    outcome_of,
+    retry_delay_s,
+    used_up,
+)
+from headrace_workers.output_check import check_output
 from headrace_workers.settlement import Settlement
 from headrace_workers.surroundings import Surroundings
 
@@ -49,6 +65,8 @@ INPUTS = ".inputs"
 STORE_PATIENCE_S = 60.0
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+# Share of a lease that is left to a worker to say that it was cut off, before its silence ends a job as poisoned.
+LAST_WORD_SHARE = 0.5
 
 
 class JobRun:
@@ -103,19 +121,26 @@ class JobRun:
             self._log = self._log.bind(job_id=job.id, tenant=job.tenant)
             scratch = self._around.scratch / self._run_id
             scratch.mkdir()
+            watch = JobWatch(
+                self._around, job, self.lease, self.delivery.num_delivered, lambda: self.stop(Stop.CANCELED)
+            )
             try:
-                await self._attempt(job, scratch)
+                async with watch.kept():
+                    await self._attempt(job, scratch)
             except Exception as error:  # noqa: BLE001 - the job boundary: everything becomes an outcome
                 await self._conclude(job, error)
             finally:
+                self._around.company.leave(self)
                 await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
     async def _attempt(self, job: Job, scratch: Path) -> None:
         task_input = await self._admit(job)
         self._check_stop()
         files = await self._fetch(task_input, scratch)
+        await self._join(job)
         self._check_stop()
         done = await self._run(job, task_input, files, scratch)
+        check_output(done, scratch)
         artifacts = await self._store(job, done, scratch)
         await self._settlement.end(job, self._result(job, done, artifacts))
 
@@ -130,7 +155,11 @@ class JobRun:
         admission.check_waiting_time(job, around.spec, around.clock.now())
         if self.delivery.num_delivered > 1:
             self._attempts = await self._recall_attempts(job)
-            ended = admission.used_up(self._attempts, self.delivery.num_delivered, around.spec)
+            if used_up(self._attempts, self.delivery.num_delivered, around.spec.retry.max_attempts):
+                # The worker that had it last may have been cut off, not dead, and about to say so.
+                await asyncio.sleep(LAST_WORD_SHARE * around.lease_s)
+                self._attempts = await self._recall_attempts(job)
+            ended = used_up(self._attempts, self.delivery.num_delivered, around.spec.retry.max_attempts)
             if ended is not None:
                 await self._end_as(job, ended)
                 raise JobEnded("its attempts are used up")
@@ -141,8 +170,13 @@ class JobRun:
         attempts = await get_attempts(around.connection, job.tenant, job.model, job.id)
         age_s = (around.clock.now() - job.created_at).total_seconds()
         if admission.too_early_for_a_crash(attempts, delivered, age_s, around.lease_s):
-            attempts = await change_attempts(around.connection, job.tenant, job.model, job.id, excuse)
+            attempts = await self._settlement.record(job, lambda known: excused(known, delivered - 1))
         return attempts
+
+    async def _join(self, job: Job) -> None:
+        """Wait for the company this job may have; it may have waited too long by then."""
+        await self._around.company.join(self, self._attempts.must_run_alone(self.delivery.num_delivered))
+        admission.check_waiting_time(job, self._around.spec, self._around.clock.now())
 
     async def _check_not_ended(self, job: Job) -> None:
         try:
@@ -215,22 +249,50 @@ class JobRun:
         return tuple(artifacts)
 
     async def _conclude(self, job: Job, error: Exception) -> None:
-        around = self._around
+        """Settle an attempt that did not succeed. What became of it is recorded before the broker is answered."""
         if not isinstance(error, (JobEnded, Interrupted)):
             self._log.warning(
                 "attempt ended", attempt=self._attempt_number, error=type(error).__name__, at=_raised_at(error)
             )
-        retry = around.spec.retry
-        outcome = outcome_of(error, self._attempts, self.delivery.num_delivered, retry, around.worker_id, around.rng)
-        if isinstance(outcome, EndAs):
-            await self._end_as(job, outcome)
-        else:
-            await self._settlement.settle(job, outcome, self._attempt_number)
+        settlement, delivery = self._settlement, self.delivery.num_delivered
+        outcome = outcome_of(error, self._around.spec.retry)
+        match outcome:
+            case EndAs():
+                await self._end_as(job, outcome)
+            case Forget():
+                await settlement.forget()
+            case GiveBack():
+                await settlement.record(job, lambda known: excused(known, delivery))
+                await settlement.give_back(outcome.delay_s)
+            case CountSuspicion():
+                delay_s = retry_delay_s(1, self._around.spec.retry, self._around.rng)
+                await settlement.record(job, lambda known: suspected(known, delivery))
+                await self._try_again(job, outcome.error.code, outcome.message, delay_s)
+            case CountFailure():
+                await self._count_failure(job, outcome.error)
+            case _:
+                assert_never(outcome)
 
-    async def _end_as(self, job: Job, outcome: EndAs) -> None:
+    async def _count_failure(self, job: Job, error: JobError) -> None:
+        around, delivery = self._around, self.delivery.num_delivered
+        failure = failure_of(error, around.worker_id, delivery)
+        record = await self._settlement.record(job, lambda known: failed(known, failure))
+        decided = after_failure(record, delivery, error, around.spec.retry, around.rng)
+        if isinstance(decided, EndAs):
+            lines = error.last_lines if isinstance(error, EngineDied) else ()
+            await self._end_as(job, decided, lines)
+        else:
+            await self._try_again(job, error.code, error.message, decided.delay_s)
+
+    async def _try_again(self, job: Job, code: ErrorCode, message: str, delay_s: float) -> None:
+        now = self._around.clock.now()
+        await self._emit(job, events.Retrying(job.id, now, self._attempt_number, code, message, delay_s))
+        await self._settlement.give_back(delay_s)
+
+    async def _end_as(self, job: Job, outcome: EndAs, last_lines: tuple[str, ...] = ()) -> None:
         result = self._base_result(job, outcome.status, msgspec.Raw(codec.encode(None, job.encoding)))
         if outcome.dead_reason is not None:
-            await self._settlement.bury(job, outcome.dead_reason)
+            await self._settlement.bury(job, outcome.dead_reason, last_lines)
         await self._settlement.end(job, msgspec.structs.replace(result, error=outcome.error))
 
     def _result(self, job: Job, done: Done, artifacts: tuple[Artifact, ...]) -> Result:

@@ -31,7 +31,17 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether the delivery is ours beyond doubt."""
-        return not self._settled and self._clock.monotonic() - self._confirmed_at < TRUST_FOR * self._ack_wait_s
+        return not self._settled and not self.lapsed
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether somebody else may have the delivery by now."""
+        return self._clock.monotonic() - self._confirmed_at >= TRUST_FOR * self._ack_wait_s
+
+    @property
+    def renewal_s(self) -> float:
+        """Seconds between two renewals."""
+        return RENEW_EVERY * self._ack_wait_s
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -73,7 +83,7 @@ class Lease:
         return True
 
     async def _renew(self, ended: asyncio.Event) -> None:
-        interval_s = RENEW_EVERY * self._ack_wait_s
+        interval_s = self.renewal_s
         while not ended.is_set():
             await asyncio.sleep(interval_s)
             if not self.held:

@@ -17,6 +17,7 @@ from headrace_workers.job_run import JobRun
 from headrace_workers.lane_order import LaneOrder
 from headrace_workers.lease import Lease
 from headrace_workers.surroundings import Surroundings
+from headrace_workers.watchdog import watch_for_starving
 
 # Jobs held beyond those in the engine, so that inputs are there when it is free. More would keep them from others.
 PREFETCH = 1
@@ -44,6 +45,7 @@ class ModelWorker:
         self._draining = False
         self._wake = asyncio.Event()
         self._last_run_s = math.inf
+        self._arrived = 0
         self._log = structlog.get_logger().bind(model=around.spec.name)
 
     @property
@@ -64,7 +66,13 @@ class ModelWorker:
         """Pull and run until `drain`; then returns when no job is left."""
         await listen_for_cancels(self._around.connection, self._around.spec.name, self._on_cancel)
         self._around.host.on_change(self._wake.set)
+        self._around.company.on_change(self._wake.set)
         async with asyncio.TaskGroup() as jobs:
+            watchdog = jobs.create_task(
+                watch_for_starving(
+                    self._around.connection, self._around.spec.name, lambda: self._hungry, lambda: self._arrived
+                )
+            )
             while not self._draining:
                 try:
                     for delivery in await self._draw():
@@ -72,6 +80,7 @@ class ModelWorker:
                 except BrokerUnavailable as error:
                     self._log.warning("no jobs from the broker", error=str(error))
                     await self._sleep(PAUSE_AFTER_OUTAGE_S)
+            watchdog.cancel()
             for delivery in await self._puller.close():
                 self._start(jobs, delivery)
 
@@ -102,7 +111,8 @@ class ModelWorker:
         room = min(free if free > 0 else free + self._prefetch, self._slots + MAX_STORING - len(self._jobs))
         # A job on its way to the engine comes first: looking for the next one would slow it down.
         arriving = any(job.started_at is None for job in self._jobs.values())
-        if room <= 0 or not self._around.host.ready.is_set() or (free <= 0 and arriving):
+        closed = self._around.company.closed or not self._around.host.ready.is_set()
+        if room <= 0 or closed or (free <= 0 and arriving):
             await self._sleep(None)
             return []
         asked = self._lanes.next()
@@ -116,6 +126,12 @@ class ModelWorker:
             return sorted(await self._puller.wait(), key=lambda delivery: list(Lane).index(delivery.lane))
         await self._sleep(LOOK_EVERY_S)
         return []
+
+    @property
+    def _hungry(self) -> bool:
+        """Whether a job that waits should arrive at once."""
+        ready = self._around.host.ready.is_set() and not self._around.company.closed
+        return ready and not self._jobs and not self._draining
 
     @property
     def _prefetch(self) -> int:
@@ -135,6 +151,7 @@ class ModelWorker:
         lease = Lease(delivery, self._around.lease_s, self._around.clock)
         job = JobRun(delivery, lease, self._around, moved=self._job_moved)
         sequence = delivery.stream_sequence
+        self._arrived += 1
         task = jobs.create_task(self._run(job, self._by_sequence.get(sequence)))
         self._jobs[task] = job
         if self._draining:

@@ -1,4 +1,4 @@
-"""What an attempt comes to: the one function that turns an exception into an outcome. Pure."""
+"""What an attempt comes to: the functions that turn an exception into an outcome. Pure."""
 
 import random
 
@@ -42,6 +42,14 @@ class Interrupted(HeadraceError):
     """The worker is stopping, or lost its engine through no fault of this job: it goes back to the queue."""
 
 
+class Suspected(HeadraceError):
+    """The engine ended while it ran several jobs, and this was one of them. `error` is what it ended of."""
+
+    def __init__(self, error: JobError) -> None:
+        self.error = error
+        super().__init__(f"{error.message}, while it ran several jobs: this one runs again alone")
+
+
 class EndAs(msgspec.Struct, frozen=True):
     """Commit a terminal result and remove the job."""
 
@@ -51,11 +59,17 @@ class EndAs(msgspec.Struct, frozen=True):
     """If given, the original message is kept in DEAD."""
 
 
-class TryAgain(msgspec.Struct, frozen=True):
-    """Count a failed attempt and give the job back after a delay."""
+class CountFailure(msgspec.Struct, frozen=True):
+    """Record a failed attempt; `after_failure` says what follows from the whole record."""
 
-    failure: Failure
-    delay_s: float
+    error: JobError
+
+
+class CountSuspicion(msgspec.Struct, frozen=True):
+    """Record that the engine was lost and several jobs may have done it; the job comes back to run alone."""
+
+    error: JobError
+    message: str
 
 
 class GiveBack(msgspec.Struct, frozen=True):
@@ -68,21 +82,21 @@ class Forget(msgspec.Struct, frozen=True):
     """The job has ended: only remove it."""
 
 
-Outcome = EndAs | TryAgain | GiveBack | Forget
+class TryAgain(msgspec.Struct, frozen=True):
+    """A failed attempt was counted: give the job back after a delay."""
+
+    delay_s: float
 
 
-def outcome_of(
-    error: Exception, attempts: Attempts, num_delivered: int, retry: Retry, worker: str, rng: random.Random
-) -> Outcome:
+Outcome = EndAs | CountFailure | CountSuspicion | GiveBack | Forget
+
+
+def outcome_of(error: Exception, retry: Retry) -> Outcome:
     """Decide what becomes of a job whose attempt ended with `error`.
 
     Args:
         error: what ended it; anything unforeseen counts as a fault of ours, to be tried again.
-        attempts: the record of earlier ones.
-        num_delivered: which delivery this is, from 1.
         retry: the model's policy.
-        worker: id of this worker, for the record.
-        rng: spreads the delays, so that jobs that failed together do not come back together.
     """
     match error:
         case JobEnded():
@@ -91,23 +105,60 @@ def outcome_of(
             return EndAs(Status.EXPIRED, ResultError(ErrorCode.TTL_EXPIRED, str(error), Fault.PLATFORM, retryable=True))
         case Interrupted():
             return GiveBack(delay_s=0.0)
+        case Suspected():
+            return CountSuspicion(error.error, str(error))
         case BlobUnavailable() | BrokerUnavailable() | QueueFull():
             return GiveBack(delay_s=OUTAGE_DELAY_S)
     failed = _as_job_error(error)
-    if not failed.retryable:
-        return EndAs(Status.FAILED, ResultError(failed.code, failed.message, failed.fault, retryable=False))
-    spent = attempts.spent(num_delivered) + 1
+    if retry.wants(failed):
+        return CountFailure(failed)
+    return EndAs(Status.FAILED, ResultError(failed.code, failed.message, failed.fault, retryable=False))
+
+
+def after_failure(
+    attempts: Attempts, num_delivered: int, last: JobError, retry: Retry, rng: random.Random
+) -> EndAs | TryAgain:
+    """Decide whether a job whose attempt failed gets another one.
+
+    Args:
+        attempts: the record, the failure of this delivery included.
+        num_delivered: which delivery this is, from 1.
+        last: what this attempt ended with.
+        retry: the model's policy.
+        rng: spreads the delays, so that jobs that failed together do not come back together.
+    """
+    spent = attempts.spent(num_delivered)
     if spent >= retry.max_attempts:
-        return poisoned(spent, failed)
-    return TryAgain(Failure(failed.code, failed.message, worker), _delay_s(spent, retry, rng))
+        return poisoned(spent, last.code, last.message, last.fault)
+    return TryAgain(retry_delay_s(spent, retry, rng))
 
 
-def poisoned(spent: int, last: JobError) -> EndAs:
-    """The end of a job that used up its attempts."""
-    message = f"gave up after {spent} attempts; the last one: {last.message} [{last.code}]"
-    return EndAs(
-        Status.FAILED, ResultError(ErrorCode.POISONED, message, last.fault, retryable=False), dead_reason=message
-    )
+def retry_delay_s(spent: int, retry: Retry, rng: random.Random) -> float:
+    """Full-jitter exponential backoff after `spent` attempts, from 1."""
+    return rng.uniform(0, min(retry.max_delay_s, retry.base_delay_s * 2 ** (spent - 1)))
+
+
+def poisoned(spent: int, code: ErrorCode, message: str, fault: Fault) -> EndAs:
+    """The end of a job that used up its attempts; `code` and `message` are of the last one."""
+    reason = f"gave up after {spent} attempts; the last one: {message} [{code}]"
+    return EndAs(Status.FAILED, ResultError(ErrorCode.POISONED, reason, fault, retryable=False), dead_reason=reason)
+
+
+def used_up(attempts: Attempts, num_delivered: int, max_attempts: int) -> EndAs | None:
+    """The end of a job whose earlier attempts used up what the model allows; None if it may run."""
+    spent = attempts.spent(num_delivered)
+    if spent < max_attempts:
+        return None
+    crashes = attempts.crashes(num_delivered)
+    last = max(attempts.failures, key=lambda failure: failure.delivery, default=None)
+    if last is not None and last.delivery > max(crashes, default=0):
+        return poisoned(spent, last.code, last.message, Fault.MODEL)
+    return poisoned(spent, ErrorCode.WORKER_LOST, "the worker died without a word", Fault.WORKER)
+
+
+def failure_of(error: JobError, worker: str, delivery: int) -> Failure:
+    """The entry of the record for an attempt that ended with `error`."""
+    return Failure(error.code, error.message, worker, delivery)
 
 
 def _as_job_error(error: Exception) -> JobError:
@@ -125,8 +176,3 @@ def _as_job_error(error: Exception) -> JobError:
         case _:
             # The type only: a foreign message may quote the prompt.
             return Retryable(ErrorCode.INTERNAL, f"{type(error).__name__} in the worker", Fault.WORKER)
-
-
-def _delay_s(spent: int, retry: Retry, rng: random.Random) -> float:
-    """Full-jitter exponential backoff."""
-    return rng.uniform(0, min(retry.max_delay_s, retry.base_delay_s * 2 ** (spent - 1)))

@@ -1,15 +1,13 @@
 """The last steps of a job: commit the result, then answer the broker. Never the other way round."""
 
 import asyncio
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 
 from headrace_contracts import codec
-from headrace_contracts import event as events
-from headrace_contracts.attempts import Attempts, excuse
+from headrace_contracts.attempts import Attempts
 from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import (
     BlobError,
@@ -20,19 +18,19 @@ from headrace_contracts.errors import (
     UndecodableMessage,
 )
 from headrace_contracts.job import Job, job_id_to_answer_under
-from headrace_contracts.names import NAMELESS, is_token
+from headrace_contracts.names import NAMELESS, Header, is_token
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
 from headrace_storage.delivery import Delivery
-from headrace_storage.events import publish_event
 from headrace_storage.results import commit_result
 from headrace_workers.lease import Lease
-from headrace_workers.outcome import Forget, GiveBack, TryAgain
 from headrace_workers.surroundings import Surroundings
 
 # Between tries to commit while the broker does not take results. The work is done: nothing is gained by giving up.
 COMMIT_PAUSE_S = 1.0
+# Of an engine's last words, what is kept with a dead letter: a header has to stay far below the server's limit.
+LAST_LINES_CHARS = 2048
 
 
 class Settlement:
@@ -56,33 +54,30 @@ class Settlement:
         if self._delivery.num_delivered > 1:
             await self._forget(job)
 
-    async def settle(self, job: Job, outcome: TryAgain | GiveBack | Forget, attempt: int) -> None:
-        """Answer for a job that this delivery does not end.
+    async def record(self, job: Job, change: Callable[[Attempts], Attempts]) -> Attempts:
+        """Write down what became of this delivery, before it is answered; the record as it is then.
 
-        The record is written before the answer: a delivery that is in neither would count as a crash.
+        A delivery that nothing explains counts as a crash, so an outage of the broker is waited for, whatever becomes
+        of the lease meanwhile: each entry names its delivery, and may be written late and twice.
         """
-        try:
-            match outcome:
-                case Forget():
-                    await self._lease.ack()
-                case TryAgain():
-                    await self._change(
-                        job, lambda a: msgspec.structs.replace(a, failures=(*a.failures, outcome.failure))
-                    )
-                    await self._tell_retrying(job, outcome, attempt)
-                    await self._lease.nak(outcome.delay_s)
-                case GiveBack():
-                    await self._change(job, excuse)
-                    await self._lease.nak(outcome.delay_s)
-                case _:
-                    assert_never(outcome)
-        except BrokerUnavailable as error:
-            # The job comes back when its lease has run out.
-            self._log.warning("could not answer for a job", job_id=job.id, error=str(error))
+        while True:
+            try:
+                return await change_attempts(self._around.connection, job.tenant, job.model, job.id, change)
+            except BrokerUnavailable as error:
+                self._log.warning("attempt not recorded yet", job_id=job.id, error=str(error))
+                await asyncio.sleep(COMMIT_PAUSE_S)
 
-    async def bury(self, job: Job, reason: str) -> None:
-        """Keep the original message for the operator."""
-        await self._bury(job.tenant, job.model, job.id, reason)
+    async def forget(self) -> None:
+        """Remove a job that has ended from the queue."""
+        await self._lease.ack()
+
+    async def give_back(self, delay_s: float) -> None:
+        """Let the job be delivered again after `delay_s`; if that cannot be said, when its lease has run out."""
+        await self._lease.nak(delay_s)
+
+    async def bury(self, job: Job, reason: str, last_lines: Sequence[str] = ()) -> None:
+        """Keep the original message for the operator, with the last lines of the engine that died of it."""
+        await self._bury(job.tenant, job.model, job.id, reason, last_lines)
 
     async def reject(self, error: UndecodableMessage) -> None:
         """End a message that is no job: a failed result where an id can be known, the bytes in DEAD, then remove it."""
@@ -121,8 +116,9 @@ class Settlement:
                 self._log.warning("the job's subject holds no result", job_id=result.id)
                 return False
 
-    async def _bury(self, tenant: str, model: str, job_id: str, reason: str) -> None:
+    async def _bury(self, tenant: str, model: str, job_id: str, reason: str, last_lines: Sequence[str] = ()) -> None:
         delivery = self._delivery
+        said = {Header.LAST_LINES.value: _one_line(last_lines)} if last_lines else {}
         while True:
             try:
                 await bury(
@@ -131,7 +127,7 @@ class Settlement:
                     model,
                     job_id,
                     original_subject=delivery.subject,
-                    headers=delivery.headers,
+                    headers={**delivery.headers, **said},
                     data=delivery.data,
                     reason=reason,
                     sequence=delivery.stream_sequence,
@@ -156,12 +152,7 @@ class Settlement:
         except BrokerUnavailable:
             self._log.info("record of attempts stays until it expires", job_id=job.id)
 
-    async def _change(self, job: Job, change: Callable[[Attempts], Attempts]) -> None:
-        await change_attempts(self._around.connection, job.tenant, job.model, job.id, change)
 
-    async def _tell_retrying(self, job: Job, outcome: TryAgain, attempt: int) -> None:
-        failure = outcome.failure
-        event = events.Retrying(
-            job.id, self._around.clock.now(), attempt, failure.code, failure.message, outcome.delay_s
-        )
-        await publish_event(self._around.connection, job.tenant, job.model, event, job.encoding)
+def _one_line(lines: Sequence[str]) -> str:
+    """The newest lines as a header's value."""
+    return "".join(c if c.isprintable() else " " for c in " | ".join(lines))[-LAST_LINES_CHARS:].strip()

@@ -8,6 +8,7 @@ from headrace_contracts.clock import Clock
 from headrace_contracts.model import ModelSpec
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
+from headrace_workers.company import Company
 from headrace_workers.engine_host import EngineHost
 
 
@@ -18,6 +19,7 @@ class Surroundings:
     connection: Connection
     blobs: BlobStore
     host: EngineHost
+    company: Company
     clock: Clock
     rng: random.Random
     worker_id: str

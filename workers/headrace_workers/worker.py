@@ -22,6 +22,7 @@ from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
 from headrace_workers.admission import check_defaults
+from headrace_workers.company import Company
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.model_worker import ModelWorker
 from headrace_workers.surroundings import Surroundings
@@ -102,9 +103,9 @@ class Worker:
         for spec in specs:
             check_defaults(spec)
             lease_s = await lease_of_consumers(connection, spec.name)
-            host = EngineHost(spec, self._settings.cache_path, self._clock)
+            host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng)
             host.on_change(self._changed.set)
-            around = Surroundings(connection, blobs, host, self._clock, self._rng, self.id, scratch, lease_s)
+            around = Surroundings(connection, blobs, host, Company(), self._clock, self._rng, self.id, scratch, lease_s)
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)
             background.append(tasks.create_task(host.supervise()))

@@ -1,0 +1,97 @@
+"""Whatever is cut off, frozen or taken away and comes back: the worker finds out by itself and goes on."""
+
+import os
+import signal
+
+import pytest
+from rig import LEASE_S, TENANT, Rig
+
+from headrace_contracts.attempts import Attempts
+from headrace_contracts.model import Batching
+from headrace_contracts.names import Lane, Stream, consumer_name
+from headrace_contracts.result import Status
+from headrace_storage.attempts import get_attempts
+from headrace_storage.topology import ensure_consumers
+
+pytestmark = pytest.mark.slow
+
+
+async def test_consumers_that_are_deleted_and_made_again(rig: Rig) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    assert (await rig.run()).status is Status.SUCCEEDED
+    for lane in Lane:
+        await rig.connection.js.delete_consumer(Stream.JOBS, consumer_name(rig.model, lane))
+    job_id = await rig.submit()
+    await ensure_consumers(rig.connection, rig.model, LEASE_S)
+    assert (await rig.result(job_id)).status is Status.SUCCEEDED
+
+
+async def test_one_lane_without_a_consumer_does_not_stop_the_others(rig: Rig) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    await rig.connection.js.delete_consumer(Stream.JOBS, consumer_name(rig.model, Lane.HIGH))
+    for lane in (Lane.NORMAL, Lane.LOW):
+        assert (await rig.result(await rig.submit(lane=lane))).status is Status.SUCCEEDED
+    await ensure_consumers(rig.connection, rig.model, LEASE_S)
+
+
+async def test_a_broker_that_is_frozen_past_the_pings(rig: Rig) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    job_id = await rig.submit(steps=10, step_s=0.05)
+    await rig.until_running(job_id)
+    os.kill(rig.server.pid, signal.SIGSTOP)
+    try:
+        await rig.until_logged("events are not taken", "result not stored yet", "heartbeat not sent")
+    finally:
+        os.kill(rig.server.pid, signal.SIGCONT)
+    result = await rig.result(job_id)
+    assert (result.status, result.attempts) == (Status.SUCCEEDED, 1)
+    assert (await rig.run()).status is Status.SUCCEEDED
+
+
+async def test_a_cancel_whose_message_is_lost_is_found_by_its_result(rig: Rig) -> None:
+    await rig.add_model()
+    worker = await rig.start_worker()
+    engine = rig.engine_pid(worker)
+    job_id = await rig.submit(steps=100, step_s=0.2)
+    await rig.until_running(job_id)
+    await rig.commit_cancel(job_id)
+    await rig.until(lambda status: not status.engines[0].running)
+    assert (await rig.result(job_id)).status is Status.CANCELED
+    assert rig.engine_pid(worker) == engine
+
+
+async def test_a_worker_that_lost_its_lease_says_that_it_lives(rig: Rig) -> None:
+    """Frozen past its lease, it is no crash: its delivery is excused, and the other attempt is the first."""
+    await rig.add_model(batching=Batching(max_size=2))
+    frozen = await rig.start_worker()
+    job_id = await rig.submit(steps=80, step_s=0.2)
+    await rig.until_running(job_id)
+    engine = rig.engine_pid(frozen)
+    for pid in (frozen.pid, engine):
+        os.kill(pid, signal.SIGSTOP)
+    second = await rig.start_worker()
+    await rig.until(lambda status: status.pid == second.pid and job_id in status.engines[0].running)
+    for pid in (engine, frozen.pid):
+        os.kill(pid, signal.SIGCONT)
+    await rig.until_recorded(job_id, Attempts(excused=(1,)))
+    await rig.cancel(job_id)
+    await rig.until(lambda status: status.pid == frozen.pid and not status.engines[0].running)
+    await rig.until(lambda status: status.pid == second.pid and not status.engines[0].running)
+
+
+async def test_an_outage_of_the_broker_costs_no_attempt_even_when_it_is_longer_than_the_lease(rig: Rig) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    job_id = await rig.submit(steps=30, step_s=0.05)
+    await rig.until_running(job_id)
+    await rig.server.kill()
+    await rig.until_logged("result not stored yet")
+    await rig.pass_a_lease()
+    await rig.server.start()
+    result = await rig.result(job_id)
+    assert (result.status, result.attempts) == (Status.SUCCEEDED, 1)
+    record = await get_attempts(rig.connection, TENANT, rig.model, job_id)
+    assert record.failures == ()
