@@ -1,6 +1,6 @@
 """One life of an engine process: spawn it, speak with it, end it, and say what it ended of.
 
-Owns the process and its socket; knows neither jobs nor what follows from an end.
+Owns the process and its pipes; knows neither jobs nor what follows from an end.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import collections
 import contextlib
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Self
@@ -42,12 +41,9 @@ class ChildEnded(Exception):
 class EngineChild:
     """A running engine process."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pipes: "_Pipes") -> None:
         self._process = process
-        self._reader = reader
-        self._writer = writer
+        self._pipes = pipes
         self._last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._stderr = asyncio.create_task(self._read_stderr())
         self._oom_kills = _oom_kills()
@@ -56,21 +52,30 @@ class EngineChild:
 
     @classmethod
     async def start(cls, spec: ModelSpec) -> Self:
-        """Spawn a process that waits for its first frame."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+        """Spawn a process that waits for its first frame.
+
+        Two pipes, not a socket pair: a socket whose peer dies with something unread is reset, and what the peer had
+        written last is lost with it: that a job had begun, or even that others were done.
+        """
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        pipes = await _Pipes.open(ours_in, ours_out)
+        try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "headrace_workers.engine_process",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
+                *(sys.executable, "-m", "headrace_workers.engine_process", str(theirs_in), str(theirs_out)),
+                pass_fds=[theirs_in, theirs_out],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 env=_environment(spec),
             )
-        return cls(process, *await asyncio.open_connection(sock=ours, limit=MAX_FRAME_BYTES))
+        except OSError:
+            pipes.close()
+            raise
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        return cls(process, pipes)
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -88,7 +93,7 @@ class EngineChild:
 
     def send(self, frame: Frame) -> None:
         """Send one frame."""
-        self._writer.write(pack(frame))
+        self._pipes.outgoing.write(pack(frame))
 
     async def read(self) -> FromEngine:
         """The next frame.
@@ -97,8 +102,8 @@ class EngineChild:
             ChildEnded: there will be none.
         """
         try:
-            (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-            return _decoder.decode(await self._reader.readexactly(size))
+            (size,) = LENGTH.unpack(await self._pipes.reader.readexactly(LENGTH.size))
+            return _decoder.decode(await self._pipes.reader.readexactly(size))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ChildEnded from error
 
@@ -122,7 +127,7 @@ class EngineChild:
 
     async def close(self) -> None:
         """Make sure that the process is gone."""
-        self._writer.close()
+        self._pipes.close()
         if self._process.returncode is None:
             self._signal(signal.SIGKILL)
         await self._process.wait()
@@ -147,6 +152,29 @@ class EngineChild:
         assert self._process.stderr is not None
         while line := await _readline(self._process.stderr):
             self._last_lines.append(line.decode(errors="replace").rstrip()[:LINE_CHARS])
+
+
+class _Pipes:
+    """Our ends of the two pipes."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, incoming: asyncio.BaseTransport, outgoing: asyncio.WriteTransport
+    ) -> None:
+        self.reader = reader
+        self._incoming = incoming
+        self.outgoing = outgoing
+
+    @classmethod
+    async def open(cls, incoming: int, outgoing: int) -> Self:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
+        read, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(incoming, "rb"))
+        write, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(outgoing, "wb"))
+        return cls(reader, read, write)
+
+    def close(self) -> None:
+        self._incoming.close()
+        self.outgoing.close()
 
 
 _decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)

@@ -1,9 +1,9 @@
 """The engine process: receive, admit, step, reply. Owns the device; knows neither broker nor store.
 
-    python -m headrace_workers.engine_process FD
+    python -m headrace_workers.engine_process IN OUT
 
-FD is one end of a socket pair; the supervisor has the other. When it closes, this process ends. It may be killed at
-any time: nothing here is needed after its death.
+IN and OUT are ends of two pipes; the supervisor has the others. When IN closes, this process ends. It may be killed at
+any time: nothing here is needed after its death, and what it wrote until then is still read.
 """
 
 import collections
@@ -14,12 +14,11 @@ import os
 import queue
 import resource
 import signal
-import socket
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -55,11 +54,11 @@ OOM_SCORE = 800
 PROGRESS_EVERY_S = 0.04
 
 
-class SocketSink:
+class PipeSink:
     """Reports to the supervisor; may be called from any thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
         self._sending = threading.Lock()
         self._started_at: dict[str, float] = {}
         self._told_at: dict[str, float] = {}
@@ -70,7 +69,8 @@ class SocketSink:
     def send(self, frame: Frame) -> None:
         """Send one frame."""
         with self._sending:
-            self._connection.sendall(pack(frame))
+            self._pipe.write(pack(frame))
+            self._pipe.flush()
 
     def started(self, run_id: str) -> None:
         """The engine has the job now."""
@@ -118,9 +118,9 @@ class SocketSink:
 class EngineProcess:
     """The loop around one engine."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._sink = SocketSink(connection)
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+        self._incoming = incoming
+        self._sink = PipeSink(outgoing)
         self._inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
         self._waiting: collections.deque[Run] = collections.deque()
 
@@ -216,8 +216,8 @@ class EngineProcess:
             self._sink.failed(run_id, known, shared=len(active) > 1)
 
     def _read(self) -> None:
-        """Frames from the socket to the inbox; cancels are seen here, in the middle of a long step."""
-        stream = self._connection.makefile("rb")
+        """Frames from the pipe to the inbox; cancels are seen here, in the middle of a long step."""
+        stream = self._incoming
         decoder = msgspec.msgpack.Decoder(ToEngine)
         while len(header := stream.read(LENGTH.size)) == LENGTH.size:
             frame = decoder.decode(stream.read(LENGTH.unpack(header)[0]))
@@ -241,7 +241,7 @@ def _unforeseen(error: Exception) -> JobError:
 
 
 def main() -> int:
-    """Run the engine process on the socket whose number is the only argument."""
+    """Run the engine process on the pipes whose numbers are the arguments."""
     if sys.platform == "linux":
         # The reader thread cannot notice that the supervisor died while a library holds the interpreter lock.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -252,8 +252,12 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ctrl-C in a terminal reaches the whole group: it is the supervisor who decides what happens to running jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return EngineProcess(socket.socket(fileno=int(sys.argv[1]))).main()
+    incoming, outgoing = os.fdopen(int(sys.argv[1]), "rb"), os.fdopen(int(sys.argv[2]), "wb")
+    return EngineProcess(incoming, outgoing).main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    # Not by the interpreter's own way out, which waits for a library's threads and for the reader, which reads on.
+    os._exit(status)
