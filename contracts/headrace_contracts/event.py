@@ -22,6 +22,8 @@ class Started(Event, frozen=True, tag="started"):
     """An engine began to run the job."""
 
     worker: str
+    delivery: int = 0
+    """Which delivery of the job by the broker it runs, from 1: attempts that cost nothing have one, too."""
 
 
 class Progress(Event, frozen=True, tag="progress"):

@@ -151,10 +151,10 @@ class Rig:
             while not any(word in (self.folder / "worker.log").read_text() for word in words):
                 await asyncio.sleep(0.05)
 
-    async def until_recorded(self, job_id: str, wanted: Attempts) -> None:
+    async def until_recorded(self, job_id: str, wanted: Callable[[Attempts], bool]) -> None:
         """Wait until the record of a job's attempts is as wanted."""
         async with asyncio.timeout(DEADLINE_S):
-            while await get_attempts(self.connection, TENANT, self.model, job_id) != wanted:
+            while not wanted(await get_attempts(self.connection, TENANT, self.model, job_id)):
                 await asyncio.sleep(0.05)
 
     async def pass_a_lease(self) -> None:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace_contracts.attempts import Attempts
 from headrace_contracts.errors import InvalidInput, InvalidSpec
 from headrace_contracts.job import decode_job
 from headrace_contracts.model import EngineKind, ModelSpec, Timeouts
@@ -59,13 +58,3 @@ def test_a_default_that_is_no_field_is_named() -> None:
     wrong = ModelSpec("m", Task.TEXT_TO_IMAGE, EngineKind.DIFFUSERS, defaults={"stepz": 1})
     with pytest.raises(InvalidSpec, match="`stepz`"):
         admission.check_defaults(wrong)
-
-
-def test_a_young_job_cannot_have_killed_a_worker() -> None:
-    """Its lease would have to have run out first."""
-    early = admission.too_early_for_a_crash
-    assert early(Attempts(), num_delivered=2, age_s=29, lease_s=30)
-    assert not early(Attempts(), num_delivered=2, age_s=31, lease_s=30)
-    assert early(Attempts(), num_delivered=3, age_s=31, lease_s=30)
-    assert not early(Attempts(), num_delivered=1, age_s=0, lease_s=30)
-    assert not early(Attempts(excused=(1,)), num_delivered=3, age_s=0, lease_s=30), "a wrong clock excuses one only"

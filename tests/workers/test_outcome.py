@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_contracts.attempts import Attempts, Failure, excused, failed
+from headrace_contracts.attempts import Attempts, Failure, excused, failed, judged
 from headrace_contracts.errors import (
     BlobForbidden,
     BlobMismatch,
@@ -105,7 +105,7 @@ def test_errors_that_no_attempt_can_mend_are_no_policy() -> None:
 
 
 def test_the_last_attempt_ends_the_job_and_keeps_its_message() -> None:
-    outcome = after_failure(record(1, 2, 3), 3, CRASH, RETRY, random.Random(1))
+    outcome = after_failure(record(1, 2, 3), CRASH, RETRY, random.Random(1))
     assert isinstance(outcome, EndAs)
     assert (outcome.status, outcome.error.code) == (Status.FAILED, ErrorCode.POISONED)
     assert (
@@ -115,25 +115,25 @@ def test_the_last_attempt_ends_the_job_and_keeps_its_message() -> None:
     )
 
 
-def test_deliveries_that_nothing_explains_are_crashes() -> None:
-    """Two workers died without a word; this attempt is the third."""
-    assert isinstance(after_failure(record(3), 3, CRASH, RETRY, random.Random(1)), EndAs)
-    two_excused = excused(excused(record(3), 1), 2)
-    assert isinstance(after_failure(two_excused, 3, CRASH, RETRY, random.Random(1)), TryAgain)
-
-
 def test_attempts_that_are_used_up_end_a_job_before_it_runs() -> None:
-    assert used_up(Attempts(), 3, 3) is None
-    silent = used_up(Attempts(), 4, 3)
-    assert silent is not None
-    assert "the worker died without a word [worker_lost]" in silent.error.message
-    assert used_up(excused(Attempts(), 2), 4, 3) is None
+    assert used_up(record(1, 2), 3) is None
     no_memory = failed(record(1, 2), Failure(ErrorCode.OUT_OF_MEMORY, "no memory", "w", 3))
-    told = used_up(no_memory, 4, 3)
+    told = used_up(no_memory, 3)
     assert told is not None
     assert (told.error.code, told.dead_reason) == (ErrorCode.POISONED, told.error.message)
     assert "no memory" in told.error.message
-    assert "worker_lost" in str(used_up(record(1, 2), 4, 3)), "the last attempt is the one that is told"
+    silent = used_up(judged(record(1, 2), 4, began=3, worker="w"), 3)
+    assert silent is not None
+    assert "the worker died without a word [worker_lost]" in silent.error.message
+    assert silent.error.fault is Fault.WORKER
+    assert used_up(excused(judged(record(1, 2), 4, began=3, worker="w"), 3), 3) is None, "it lives after all"
+
+
+def test_a_job_that_no_worker_ever_begins_ends_some_day() -> None:
+    never = judged(Attempts(), 100, began=None, worker="")
+    ended = used_up(never, 3)
+    assert ended is not None
+    assert "none began it [worker_lost]" in ended.error.message
 
 
 def test_what_is_not_foreseen_says_nothing_of_the_prompt() -> None:
@@ -149,9 +149,9 @@ def test_attempts_are_bounded_and_delays_too(failures: set[int], excuses: set[in
     for delivery in excuses:
         attempts = excused(attempts, delivery)
     attempts = failed(attempts, crash(delivered))
-    outcome = after_failure(attempts, delivered, CRASH, RETRY, random.Random(seed))
+    outcome = after_failure(attempts, CRASH, RETRY, random.Random(seed))
     if isinstance(outcome, TryAgain):
-        assert attempts.spent(delivered) < RETRY.max_attempts
+        assert attempts.spent < RETRY.max_attempts
         assert 0 <= outcome.delay_s <= RETRY.max_delay_s
     else:
-        assert attempts.spent(delivered) >= RETRY.max_attempts
+        assert attempts.spent >= RETRY.max_attempts

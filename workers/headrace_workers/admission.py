@@ -4,7 +4,6 @@ from datetime import datetime
 
 import msgspec
 
-from headrace_contracts.attempts import Attempts
 from headrace_contracts.errors import InvalidInput, InvalidSpec
 from headrace_contracts.file import File
 from headrace_contracts.job import Job, Scalar
@@ -23,16 +22,6 @@ def check_waiting_time(job: Job, spec: ModelSpec, now: datetime) -> None:
     waited_s = (now - job.created_at).total_seconds()
     if waited_s > ttl_s:
         raise Expired(waited_s, ttl_s)
-
-
-def too_early_for_a_crash(attempts: Attempts, num_delivered: int, age_s: float, lease_s: float) -> bool:
-    """Whether an earlier delivery that nothing explains cannot have been a worker that died.
-
-    A dead worker's job comes back when its lease has run out, so not before it is as old as a lease. Sooner than that
-    it is the server that repeats itself: it sent the job to a worker that had just stopped asking. Said once per job
-    at most, so that a clock that is wrong cannot excuse every crash.
-    """
-    return not attempts.excused and len(attempts.crashes(num_delivered)) > age_s // lease_s
 
 
 def read_input(job: Job, spec: ModelSpec) -> TaskInput:

@@ -19,7 +19,7 @@ import structlog
 
 from headrace_contracts import codec
 from headrace_contracts import event as events
-from headrace_contracts.attempts import Attempts, excused, failed, suspected
+from headrace_contracts.attempts import Attempts, excused, failed, judged, suspected
 from headrace_contracts.errors import BlobUnavailable, BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
 from headrace_contracts.file import Artifact, File
 from headrace_contracts.job import Job, decode_job
@@ -28,7 +28,7 @@ from headrace_contracts.result import Result, Status, Timings
 from headrace_contracts.tasks.registry import TaskInput, output_type
 from headrace_storage.attempts import get_attempts
 from headrace_storage.delivery import Delivery
-from headrace_storage.events import publish_event
+from headrace_storage.events import last_event, publish_event
 from headrace_storage.results import get_result
 from headrace_workers import admission
 from headrace_workers.engine_host import EngineDied
@@ -155,27 +155,30 @@ class JobRun:
         admission.check_waiting_time(job, around.spec, around.clock.now())
         if self.delivery.num_delivered > 1:
             self._attempts = await self._recall_attempts(job)
-            if used_up(self._attempts, self.delivery.num_delivered, around.spec.retry.max_attempts):
+            if used_up(self._attempts, around.spec.retry.max_attempts):
                 # The worker that had it last may have been cut off, not dead, and about to say so.
                 await asyncio.sleep(LAST_WORD_SHARE * around.lease_s)
                 self._attempts = await self._recall_attempts(job)
-            ended = used_up(self._attempts, self.delivery.num_delivered, around.spec.retry.max_attempts)
+            ended = used_up(self._attempts, around.spec.retry.max_attempts)
             if ended is not None:
                 await self._end_as(job, ended)
                 raise JobEnded("its attempts are used up")
         return admission.read_input(job, around.spec)
 
     async def _recall_attempts(self, job: Job) -> Attempts:
-        around, delivered = self._around, self.delivery.num_delivered
-        attempts = await get_attempts(around.connection, job.tenant, job.model, job.id)
-        age_s = (around.clock.now() - job.created_at).total_seconds()
-        if admission.too_early_for_a_crash(attempts, delivered, age_s, around.lease_s):
-            attempts = await self._settlement.record(job, lambda known: excused(known, delivered - 1))
-        return attempts
+        """The record, with a verdict on every earlier delivery: a worker that began one and is silent has died."""
+        connection, delivered = self._around.connection, self.delivery.num_delivered
+        attempts = await get_attempts(connection, job.tenant, job.model, job.id)
+        if not attempts.unexplained(delivered):
+            return attempts
+        newest = await last_event(connection, job.tenant, job.id, "started")
+        started = None if newest is None else newest.event
+        began, worker = (started.delivery, started.worker) if isinstance(started, events.Started) else (None, "")
+        return await self._settlement.record(job, lambda known: judged(known, delivered, began, worker))
 
     async def _join(self, job: Job) -> None:
         """Wait for the company this job may have; it may have waited too long by then."""
-        await self._around.company.join(self, self._attempts.must_run_alone(self.delivery.num_delivered))
+        await self._around.company.join(self, self._attempts.must_run_alone)
         admission.check_waiting_time(job, self._around.spec, self._around.clock.now())
 
     async def _check_not_ended(self, job: Job) -> None:
@@ -274,10 +277,10 @@ class JobRun:
                 assert_never(outcome)
 
     async def _count_failure(self, job: Job, error: JobError) -> None:
-        around, delivery = self._around, self.delivery.num_delivered
-        failure = failure_of(error, around.worker_id, delivery)
+        around = self._around
+        failure = failure_of(error, around.worker_id, self.delivery.num_delivered)
         record = await self._settlement.record(job, lambda known: failed(known, failure))
-        decided = after_failure(record, delivery, error, around.spec.retry, around.rng)
+        decided = after_failure(record, error, around.spec.retry, around.rng)
         if isinstance(decided, EndAs):
             lines = error.last_lines if isinstance(error, EngineDied) else ()
             await self._end_as(job, decided, lines)
@@ -313,9 +316,7 @@ class JobRun:
             version=self._around.spec.version,
             status=status,
             output=output,
-            attempts=self._attempt_number
-            if self.started_at is not None
-            else self._attempts.spent(self.delivery.num_delivered),
+            attempts=self._attempts.spent if self.started_at is None else self._attempt_number,
             created_at=job.created_at,
             started_at=self.started_at,
             completed_at=self._around.clock.now(),
@@ -334,13 +335,16 @@ class JobRun:
 
     @property
     def _attempt_number(self) -> int:
-        return self._attempts.spent(self.delivery.num_delivered) + 1
+        return self._attempts.spent + 1
 
     async def _started(self, job: Job) -> None:
         now = self._around.clock.now()
         self.started_at = now
         self._moved()
-        await self._emit(job, events.Started(job.id, now, self._attempt_number, self._around.worker_id))
+        await self._emit(
+            job,
+            events.Started(job.id, now, self._attempt_number, self._around.worker_id, self.delivery.num_delivered),
+        )
 
     async def _emit(self, job: Job, event: events.AnyEvent) -> None:
         try:

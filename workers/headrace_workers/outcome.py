@@ -115,22 +115,18 @@ def outcome_of(error: Exception, retry: Retry) -> Outcome:
     return EndAs(Status.FAILED, ResultError(failed.code, failed.message, failed.fault, retryable=False))
 
 
-def after_failure(
-    attempts: Attempts, num_delivered: int, last: JobError, retry: Retry, rng: random.Random
-) -> EndAs | TryAgain:
+def after_failure(attempts: Attempts, last: JobError, retry: Retry, rng: random.Random) -> EndAs | TryAgain:
     """Decide whether a job whose attempt failed gets another one.
 
     Args:
         attempts: the record, the failure of this delivery included.
-        num_delivered: which delivery this is, from 1.
         last: what this attempt ended with.
         retry: the model's policy.
         rng: spreads the delays, so that jobs that failed together do not come back together.
     """
-    spent = attempts.spent(num_delivered)
-    if spent >= retry.max_attempts:
-        return poisoned(spent, last.code, last.message, last.fault)
-    return TryAgain(retry_delay_s(spent, retry, rng))
+    if attempts.spent >= retry.max_attempts:
+        return poisoned(attempts.spent, last.code, last.message, last.fault)
+    return TryAgain(retry_delay_s(attempts.spent, retry, rng))
 
 
 def retry_delay_s(spent: int, retry: Retry, rng: random.Random) -> float:
@@ -144,16 +140,16 @@ def poisoned(spent: int, code: ErrorCode, message: str, fault: Fault) -> EndAs:
     return EndAs(Status.FAILED, ResultError(ErrorCode.POISONED, reason, fault, retryable=False), dead_reason=reason)
 
 
-def used_up(attempts: Attempts, num_delivered: int, max_attempts: int) -> EndAs | None:
+def used_up(attempts: Attempts, max_attempts: int) -> EndAs | None:
     """The end of a job whose earlier attempts used up what the model allows; None if it may run."""
-    spent = attempts.spent(num_delivered)
-    if spent < max_attempts:
+    if attempts.spent < max_attempts:
         return None
-    crashes = attempts.crashes(num_delivered)
     last = max(attempts.failures, key=lambda failure: failure.delivery, default=None)
-    if last is not None and last.delivery > max(crashes, default=0):
-        return poisoned(spent, last.code, last.message, Fault.MODEL)
-    return poisoned(spent, ErrorCode.WORKER_LOST, "the worker died without a word", Fault.WORKER)
+    if last is None or last.delivery < max(attempts.unseen, default=0):
+        message = "it was sent to workers again and again, and none began it"
+        return poisoned(attempts.spent, ErrorCode.WORKER_LOST, message, Fault.WORKER)
+    fault = Fault.WORKER if last.code is ErrorCode.WORKER_LOST else Fault.MODEL
+    return poisoned(attempts.spent, last.code, last.message, fault)
 
 
 def failure_of(error: JobError, worker: str, delivery: int) -> Failure:
