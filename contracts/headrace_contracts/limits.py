@@ -20,6 +20,14 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """Images of one job."""
     max_audio_s: float = 2 * 3600.0
     """Length of a recording, in seconds."""
+    max_sample_rate: int = 192_000
+    """Samples per second of a recording, as its file has them."""
+    max_channels: int = 32
+    """Channels of a recording."""
+    max_decode_s: float = 120.0
+    """Seconds to decode a file: two hours of speech take a tenth of it, so this ends what never ends."""
+    max_decode_bytes: int = 512 * 1024 * 1024
+    """Memory to decode a file, beside what the decoder itself takes; its samples go to disk."""
     max_output_tokens: int = 4096
     """Tokens one job may generate."""
 

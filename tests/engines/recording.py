@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from recordings import decode_to
 
 from headrace_contracts.errors import JobError
 from headrace_contracts.model import ModelSpec
@@ -105,11 +106,15 @@ class Bench:
         self.device = engine.load(spec, weights, self.sink)
 
     def work(self, job_input: Any, **files: Path) -> Work[Any]:
-        """A new job, not yet taken in."""
+        """A new job, not yet taken in; a recording is decoded for it."""
         self._jobs += 1
         run_id = f"job-{self._jobs}"
         out_dir = self._folder / run_id
         out_dir.mkdir()
+        if "audio" in files:
+            samples = out_dir / ".samples"
+            decode_to(files["audio"], samples)
+            files = {**files, "audio": samples}
         return Work(run_id, 1, job_input, files, out_dir)
 
     def admit(self, job_input: Any, **files: Path) -> str:

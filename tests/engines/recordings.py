@@ -1,10 +1,21 @@
 """Recordings for tests: the bundled clips, and files made from them or from nothing."""
 
+import os
 import re
 import struct
+import tempfile
 from pathlib import Path
 
 import av
+import numpy as np
+import numpy.typing as npt
+
+from headrace_contracts.errors import InvalidInput
+from headrace_contracts.limits import Limits
+from headrace_workers.decoding.decoder import bounds_of
+from headrace_workers.decoding.frames import Decoded, Refused
+from headrace_workers.decoding.recording import decode_recording
+from headrace_workers.engines.audio import read_samples
 
 SPEECH = Path(__file__).parents[2] / "compose" / "headrace_local" / "data" / "speech"
 
@@ -53,3 +64,23 @@ def wav(path: Path, seconds: float, *, rate: int = 16_000, body: bytes = b"") ->
         file.write(header + body)
         file.truncate(len(header) + size)
     return path
+
+
+def decode(path: Path, **limits: float) -> npt.NDArray[np.float32]:
+    """A recording as the engine gets it, decoded right here, in the test's own process."""
+    with tempfile.NamedTemporaryFile() as target:
+        decode_to(path, Path(target.name), **limits)
+        return read_samples(Path(target.name))
+
+
+def decode_to(path: Path, samples: Path, **limits: float) -> None:
+    """Write a recording's samples to a file, in the test's own process."""
+    source, target = os.open(path, os.O_RDONLY), os.open(samples, os.O_WRONLY | os.O_CREAT)
+    try:
+        answer = decode_recording(source, target, bounds_of(Limits(**limits)))
+    finally:
+        os.close(source)
+        os.close(target)
+    if isinstance(answer, Refused):
+        raise InvalidInput("input.audio", answer.problem)
+    assert isinstance(answer, Decoded), answer

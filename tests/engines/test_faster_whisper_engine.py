@@ -138,12 +138,6 @@ def test_what_the_model_cannot_do_is_refused(listener: Bench) -> None:
     assert not listener.engine.busy
 
 
-def test_a_recording_over_the_models_limit_is_refused(listener: Bench, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"10800\.0 s long and is over this model's limit of 7200 s"):
-        listener.admit(asking(), audio=wav(tmp_path / "long.wav", 3 * 3600))
-    assert not listener.engine.busy
-
-
 def test_a_model_says_what_is_wrong_with_its_options_or_weights(tmp_path: Path) -> None:
     engine, sink, spec = FasterWhisperEngine(), RecordingSink(), bundled("whisper-tiny-en")
     weights = weights_of(spec)

@@ -38,7 +38,7 @@ class Run(Frame, frozen=True, tag="run"):
     attempt: int
     input: msgspec.Raw
     files: dict[str, str]
-    """Input field to local path of the fetched file."""
+    """Input field to local path of the file, decoded."""
     out_dir: str
     """A folder for artifacts; what else is in it starts with a dot."""
 

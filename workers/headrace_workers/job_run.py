@@ -1,6 +1,6 @@
 """One job, from its delivery to its settlement, as a list of named steps:
 
-    decode -> admit -> fetch -> join -> run -> store -> commit -> settle
+    decode -> admit -> fetch -> decode inputs -> join -> run -> store -> commit -> settle
 
 A crash between any two steps leads to a redelivery, and a redelivery finds the committed result.
 """
@@ -89,6 +89,7 @@ class JobRun:
         self._taken_at = around.clock.now()
         self._stop: Stop | None = None
         self._engine_run: EngineRun | None = None
+        self._decoding: asyncio.Task[dict[str, str]] | None = None
         self._attempts = Attempts()
         self._timings = Timings()
         self._settlement = Settlement(around, delivery, lease)
@@ -109,6 +110,8 @@ class JobRun:
         self._stop = self._stop or why
         if self._engine_run is not None:
             self._engine_run.stop(why)
+        if self._decoding is not None:
+            self._decoding.cancel()
 
     async def run(self) -> None:
         """All steps. Returns when the job is settled, or when somebody else has to settle it."""
@@ -136,7 +139,7 @@ class JobRun:
     async def _attempt(self, job: Job, scratch: Path) -> None:
         task_input = await self._admit(job)
         self._check_stop()
-        files = await self._fetch(task_input, scratch)
+        files = await self._decode_inputs(await self._fetch(task_input, scratch))
         await self._join(job)
         self._check_stop()
         done = await self._run(job, task_input, files, scratch)
@@ -209,6 +212,22 @@ class JobRun:
             paths[name] = str(path)
         self._timings = msgspec.structs.replace(self._timings, fetch_s=self._around.clock.monotonic() - began)
         return paths
+
+    async def _decode_inputs(self, files: dict[str, str]) -> dict[str, str]:
+        """Samples in the place of recordings, made by a process that ends with the file."""
+        if not files:
+            return files
+        began = self._around.clock.monotonic()
+        self._decoding = asyncio.create_task(self._around.decoder.decode_inputs(self._around.spec, files))
+        try:
+            await asyncio.wait([self._decoding])
+            self._check_stop()
+            return self._decoding.result()
+        finally:
+            self._decoding.cancel()
+            self._decoding = None
+            fetch_s = self._timings.fetch_s + self._around.clock.monotonic() - began
+            self._timings = msgspec.structs.replace(self._timings, fetch_s=fetch_s)
 
     async def _run(self, job: Job, task_input: TaskInput, files: dict[str, str], out_dir: Path) -> Done:
         spec = self._around.spec

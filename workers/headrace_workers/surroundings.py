@@ -9,6 +9,7 @@ from headrace_contracts.model import ModelSpec
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_workers.company import Company
+from headrace_workers.decoding.decoder import InputDecoder
 from headrace_workers.engine_host import EngineHost
 
 
@@ -25,6 +26,8 @@ class Surroundings:
     worker_id: str
     scratch: Path
     """Folder for the files of running jobs."""
+    decoder: InputDecoder
+    """Makes samples of the recordings that jobs bring."""
     lease_s: float
     """For how long the broker lends a job without a renewal: the consumers' `ack_wait`."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.errors import BrokerUnavailable, Retryable
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.settings import Settings
@@ -23,6 +23,7 @@ from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of
 from headrace_storage.workers import put_status, remove_status
 from headrace_workers.admission import check_defaults
 from headrace_workers.company import Company
+from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.model_worker import ModelWorker
 from headrace_workers.surroundings import Surroundings
@@ -80,17 +81,24 @@ class Worker:
         async with (
             Connection(self._settings.nats, name=self.id, connect_deadline_s=CONNECT_DEADLINE_S) as connection,
             open_blobs(self._settings, connection.nc) as blobs,
+            InputDecoder() as decoder,
         ):
             await ensure_topology(connection)
             specs = [await get_model(connection, name) for name in self._models]
             with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
                 async with asyncio.TaskGroup() as tasks:
-                    await self._serve(tasks, connection, blobs, specs, Path(scratch))
+                    await self._serve(tasks, connection, blobs, decoder, specs, Path(scratch))
             with contextlib.suppress(BrokerUnavailable):
                 await remove_status(connection, self.id)
 
     async def _serve(
-        self, tasks: asyncio.TaskGroup, connection: Connection, blobs: BlobStore, specs: list[ModelSpec], scratch: Path
+        self,
+        tasks: asyncio.TaskGroup,
+        connection: Connection,
+        blobs: BlobStore,
+        decoder: InputDecoder,
+        specs: list[ModelSpec],
+        scratch: Path,
     ) -> None:
         """Start everything, wait for `stop`, end everything. A task that dies takes the worker down with it."""
         background = [
@@ -99,13 +107,18 @@ class Worker:
             tasks.create_task(self._restore_topology(connection)),
             tasks.create_task(end_unroutable_jobs(connection, self._clock)),
         ]
+        if any(takes_recordings(spec) for spec in specs):
+            background.append(tasks.create_task(self._warm_up(decoder)))
         serving = []
         for spec in specs:
             check_defaults(spec)
             lease_s = await lease_of_consumers(connection, spec.name)
             host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng)
             host.on_change(self._changed.set)
-            around = Surroundings(connection, blobs, host, Company(), self._clock, self._rng, self.id, scratch, lease_s)
+            company = Company()
+            around = Surroundings(
+                connection, blobs, host, company, self._clock, self._rng, self.id, scratch, decoder, lease_s
+            )
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)
             background.append(tasks.create_task(host.supervise()))
@@ -145,6 +158,13 @@ class Worker:
                 continue
             # Many changes make one heartbeat, and a job on its way to the engine does not meet it.
             await asyncio.sleep(CHANGES_TOGETHER_S)
+
+    async def _warm_up(self, decoder: InputDecoder) -> None:
+        """So that the first recording does not wait for it; without it, the first one says what is wrong."""
+        try:
+            await decoder.warm_up()
+        except Retryable as error:
+            self._log.error("input decoder not ready", error=str(error))
 
     async def _watch(self, connection: Connection) -> None:
         """End the worker loudly when its connection was given up: only a new process helps."""

@@ -30,7 +30,7 @@ class Work(msgspec.Struct, Generic[InputT], frozen=True):
     input: InputT
     """Model defaults applied, limits checked."""
     files: dict[str, Path]
-    """Input field to local file, size and hash checked."""
+    """Input field to local file: what a recording was decoded to, never the bytes that were sent."""
     out_dir: Path
     """A folder for the files the job makes; what else is in it starts with a dot."""
 

@@ -1,7 +1,7 @@
 """Speech to text by faster-whisper: any CTranslate2 Whisper folder.
 
-A recording is decoded when it is admitted; a step then writes down one segment of every recording. Not preemptible
-inside one window of 30 s; between windows a canceled job stops, even where nobody speaks.
+Recordings come as samples, decoded; a step writes down one segment of every recording. Not preemptible inside one
+window of 30 s; between windows a canceled job stops, even where nobody speaks.
 
 Options: `compute_type`, CTranslate2's own names (default: int8 on a CPU, float16 on a GPU).
 """
@@ -17,6 +17,7 @@ from headrace_contracts.model import ModelSpec
 from headrace_contracts.result import Usage
 from headrace_contracts.tasks import Segment, SpeechToTextInput, SpeechToTextOutput, Word
 from headrace_contracts.tasks.speech_to_text import SpeechTask
+from headrace_workers.decoding.frames import SAMPLE_RATE
 from headrace_workers.engines.base import Finished, Sink, Work
 from headrace_workers.engines.device import ctranslate2_device
 from headrace_workers.engines.options import need_folder, read_options
@@ -105,16 +106,16 @@ class FasterWhisperEngine:
         return bool(self._jobs)
 
     def admit(self, work: Work[SpeechToTextInput]) -> None:
-        """Decode the recording.
+        """Take in the samples.
 
         Raises:
-            InvalidInput: no recording, empty, longer than `limits.max_audio_s`, or the model cannot do what is asked.
+            InvalidInput: the model cannot do what is asked.
         """
         self._check(work.input)
-        # Here, so that naming the engine does not import numpy and FFmpeg.
-        from headrace_workers.engines.audio import SAMPLE_RATE, decode_audio
+        # Here, so that naming the engine does not import numpy.
+        from headrace_workers.engines.audio import read_samples
 
-        samples = decode_audio(work.files["audio"], self._spec.limits.max_audio_s)
+        samples = read_samples(work.files["audio"])
         self._jobs[work.run_id] = _Job(work, samples, len(samples) / SAMPLE_RATE)
 
     def step(self) -> None:
