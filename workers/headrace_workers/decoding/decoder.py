@@ -1,7 +1,9 @@
 """The supervisor's side: a job's files in, files of samples out. One per worker."""
 
 import asyncio
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +16,8 @@ from headrace_workers.decoding.verdict import samples_of
 
 # Files decoded at the same time: so many times `max_decode_bytes` is what strangers can take of the machine's memory.
 AT_ONCE = 4
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 _RECORDINGS = {Task.SPEECH_TO_TEXT: ("audio",)}
 
@@ -34,6 +38,11 @@ class InputDecoder:
         if self._nursery is not None:
             await self._nursery.close()
             self._nursery = None
+
+    @property
+    def nursery_pid(self) -> int | None:
+        """Of the process whose children decode; None before the first."""
+        return None if self._nursery is None else self._nursery.pid
 
     async def warm_up(self) -> None:
         """Start the nursery before the first file comes.
@@ -65,16 +74,13 @@ class InputDecoder:
         samples = path.with_name(f"{path.name}.samples")
         async with self._slots:
             nursery = await self._running()
-            source = os.open(path, os.O_RDONLY)
             try:
-                target = os.open(samples, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                try:
+                with _opened(path, os.O_RDONLY) as source, _opened(samples, _NEW_FILE) as target:
                     ended = await nursery.run(bounds, source, target)
                     samples_of(ended, bounds, field, os.fstat(target).st_size)
-                finally:
-                    os.close(target)
-            finally:
-                os.close(source)
+            except BaseException:
+                samples.unlink(missing_ok=True)
+                raise
         await asyncio.to_thread(path.unlink)
         return str(samples)
 
@@ -102,3 +108,12 @@ def bounds_of(limits: Limits) -> Bounds:
         decode_s=limits.max_decode_s,
         decode_bytes=limits.max_decode_bytes,
     )
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -117,6 +117,8 @@ def _samples(source: int, bounds: Bounds) -> Iterator[memoryview]:
         if header_s > bounds.audio_s * _HEADER_TOLERANCE:
             raise _too_long(header_s, bounds)
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise _Unfit("the sound is in a format that no decoder here knows")
         _check_shape(stream.codec_context.sample_rate, stream.codec_context.channels, bounds)
         stream.codec_context.thread_count = 1  # a child has no right to start threads
         yield from _resampled(_frames(container, stream), bounds)
