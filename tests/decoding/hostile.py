@@ -5,7 +5,7 @@ import random
 import struct
 from pathlib import Path
 
-from recordings import SPEECH, reencoded, wav
+from recordings import SPEECH, reencoded
 
 
 def naming_others(folder: Path, local: Path, port: int) -> dict[str, bytes]:
@@ -17,7 +17,7 @@ def naming_others(folder: Path, local: Path, port: int) -> dict[str, bytes]:
         port: of a listener on the loopback that must not be called.
     """
     url = f"http://127.0.0.1:{port}/a.wav"
-    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:7,\n{{}}\n#EXT-X-ENDLIST\n"
+    hls = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:7,\n{}\n#EXT-X-ENDLIST\n"
     playlists = {
         "hls with a file": hls.format(f"file://{local}"),
         "hls with an address": hls.format(url),

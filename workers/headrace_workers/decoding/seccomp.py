@@ -5,6 +5,7 @@ What is not listed fails with EPERM, as libraries can stand; what only an intrud
 
 import ctypes
 import errno
+import functools
 import platform
 import struct
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,7 @@ def forbid_system_calls() -> None:
     kernel.prctl(kernel.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header, len(header)))
 
 
+@functools.cache
 def filter_program(machine: str) -> bytes:
     """The filter for `machine`, as the kernel takes it: instructions of 8 bytes."""
     column, audit_number = _MACHINES[machine]
