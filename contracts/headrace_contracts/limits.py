@@ -45,6 +45,17 @@ def at_most(field: str, value: float, limit: float, unit: str = "") -> None:
         )
 
 
+def prompt_within(field: str, text: str, limits: Limits) -> None:
+    """Refuse a text that is too long or holds what no text has.
+
+    Raises:
+        InvalidInput: `input.<field>` is over `max_prompt_chars`, or has a NUL, at which C code would cut it off.
+    """
+    at_most(field, len(text), limits.max_prompt_chars, "characters")
+    if "\0" in text:
+        raise InvalidInput(f"input.{field}", "holds a NUL character, which is no text")
+
+
 def _plain(number: float) -> str:
     """Integers in full, others as short as they can be."""
     return str(number) if isinstance(number, int) else f"{number:g}"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 
 import msgspec
 import pytest
@@ -32,6 +33,14 @@ BLOB = {"$blob": "default/a", "sha256": "0" * 64, "size_bytes": 10}
         (IMAGE, {"prompt": "x", "seed": -1}, "input.seed: Expected `int` >= 0"),
         (IMAGE, {"prompt": "x", "format": "gif"}, "input.format: Invalid enum value 'gif'"),
         (IMAGE, {"prompt": "x" * 20_001}, "input.prompt: 20001 characters is over this model's limit of 20000"),
+        (IMAGE, {"prompt": "a\0b"}, "input.prompt: holds a NUL character"),
+        (IMAGE, {"prompt": "x", "negative_prompt": "\0"}, "input.negative_prompt: holds a NUL character"),
+        (IMAGE, {"prompt": "x", "width": 1, "height": 1}, "input.width: Expected `int` >= 8"),
+        (IMAGE, {"prompt": "x", "height": 2**63 - 8}, "input.height: 73786976294838206400 pixels"),
+        (IMAGE, {"prompt": "x", "steps": 2**63}, "input.steps: 9223372036854775808 is over this model's limit"),
+        (IMAGE, {"prompt": "x", "seed": 2**63}, "input.seed: Expected `int` <= 9223372036854775807"),
+        (IMAGE, {"prompt": "x", "seed": 2**64 - 1}, "input.seed: Expected `int` <= 9223372036854775807"),
+        (IMAGE, {"prompt": "x", "guidance_scale": -1}, "input.guidance_scale"),
         (SPEECH, {}, "input.audio: is required"),
         (SPEECH, {"audio": "http://10.0.0.1/a.wav"}, "text and URLs are not fetched"),
         (SPEECH, {"audio": {}}, 'input.audio: a file has exactly one of "$blob" and "$inline"'),
@@ -46,6 +55,9 @@ BLOB = {"$blob": "default/a", "sha256": "0" * 64, "size_bytes": 10}
         (TEXT, {"prompt": "a", "max_tokens": 5000}, "input.max_tokens: 5000 tokens is over this model's limit of 4096"),
         (TEXT, {"prompt": "a", "temperature": -0.1}, "input.temperature"),
         (TEXT, {"prompt": "a", "top_p": 0}, "input.top_p"),
+        (TEXT, {"messages": [{"role": "user", "content": "a\0"}]}, "input.messages: holds a NUL character"),
+        (TEXT, {"prompt": "a", "stop": ["x" * 20_001]}, "input.stop: 20001 characters is over this model's limit"),
+        (SPEECH, {"audio": BLOB, "initial_prompt": "\0"}, "input.initial_prompt: holds a NUL character"),
     ],
 )
 @pytest.mark.parametrize("encoding", Encoding)
@@ -54,6 +66,32 @@ def test_a_wrong_input_names_its_field(task: Task, given: dict[str, object], mes
     with pytest.raises(InvalidInput) as refused:
         decode_input(task, data, encoding, Limits())
     assert message in refused.value.message
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("task", "field"), [(IMAGE, "guidance_scale"), (TEXT, "temperature"), (TEXT, "top_p")])
+def test_what_is_no_number_is_refused(task: Task, field: str, number: float) -> None:
+    """MessagePack has a form for them; JSON has none."""
+    data = msgspec.msgpack.encode({"prompt": "x", field: number})
+    with pytest.raises(InvalidInput, match=rf"input\.{field}: Expected `float`"):
+        decode_input(task, data, Encoding.MSGPACK, Limits())
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (rb'{"prompt": "a\ud800b"}', Encoding.JSON),
+        (rb'{"prompt": "a\udc00"}', Encoding.JSON),
+        (b'{"prompt": "a\xed\xa0\x80"}', Encoding.JSON),
+        (b"\x81\xa6prompt\xa3\xed\xa0\x80", Encoding.MSGPACK),
+        (b"\x81\xa6prompt\xa1\xff", Encoding.MSGPACK),
+        (b'{"prompt": "x", "guidance_scale": NaN}', Encoding.JSON),
+        (b'{"prompt": "x", "seed": 1180591620717411303424}', Encoding.JSON),
+    ],
+)
+def test_bytes_that_are_no_text_or_number_are_refused(data: bytes, encoding: Encoding) -> None:
+    with pytest.raises(InvalidInput, match=r"^input"):
+        decode_input(IMAGE, data, encoding, Limits())
 
 
 def test_an_inline_file_over_the_limit_says_what_to_do() -> None:

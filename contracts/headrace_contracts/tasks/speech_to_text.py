@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from headrace_contracts.file import File
-from headrace_contracts.limits import Limits, at_most
+from headrace_contracts.limits import Limits, at_most, prompt_within
 
 
 class SpeechTask(StrEnum):
@@ -39,7 +39,7 @@ class SpeechToTextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         size_bytes = len(self.audio.inline) if self.audio.inline is not None else self.audio.size_bytes or 0
         at_most("audio", size_bytes, limits.max_file_bytes, "bytes")
         if self.initial_prompt is not None:
-            at_most("initial_prompt", len(self.initial_prompt), limits.max_prompt_chars, "characters")
+            prompt_within("initial_prompt", self.initial_prompt, limits)
 
 
 class Word(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from headrace_contracts.limits import Limits, at_most
+from headrace_contracts.limits import Limits, at_most, prompt_within
 from headrace_contracts.tasks.text_to_image import MAX_SEED
 
 
@@ -48,9 +48,10 @@ class TextGenerationInput(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     def check(self, limits: Limits) -> None:
         """Raise `InvalidInput` for the first field that is over a limit."""
         if self.prompt is not None:
-            at_most("prompt", len(self.prompt), limits.max_prompt_chars, "characters")
+            prompt_within("prompt", self.prompt, limits)
         if self.messages is not None:
-            at_most("messages", sum(len(m.content) for m in self.messages), limits.max_prompt_chars, "characters")
+            prompt_within("messages", "".join(m.content for m in self.messages), limits)
+        prompt_within("stop", "".join(self.stop), limits)
         if self.max_tokens is not None:
             at_most("max_tokens", self.max_tokens, limits.max_output_tokens, "tokens")
 

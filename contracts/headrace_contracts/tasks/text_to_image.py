@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from headrace_contracts.limits import Limits, at_most
+from headrace_contracts.limits import Limits, at_most, prompt_within
 
 MAX_SEED = 2**63 - 1
 
@@ -39,8 +39,8 @@ class TextToImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     def check(self, limits: Limits) -> None:
         """Raise `InvalidInput` for the first field that is over a limit."""
-        at_most("prompt", len(self.prompt), limits.max_prompt_chars, "characters")
-        at_most("negative_prompt", len(self.negative_prompt), limits.max_prompt_chars, "characters")
+        prompt_within("prompt", self.prompt, limits)
+        prompt_within("negative_prompt", self.negative_prompt, limits)
         at_most("num_images", self.num_images, limits.max_images)
         if self.steps is not None:
             at_most("steps", self.steps, limits.max_steps)

@@ -93,6 +93,8 @@ class FasterWhisperEngine:
             )
         except (RuntimeError, ValueError) as error:
             raise WeightsError(f"model {spec.name}: {folder} cannot be loaded: {error}") from error
+        # A control token spelled out in an `initial_prompt` is text like any other.
+        self._model.hf_tokenizer.encode_special_tokens = True
         self._model.feature_extractor = BlockwiseFeatureExtractor(**self._model.feat_kwargs)
         self._spec, self._sink = spec, sink
         self._warm_up()

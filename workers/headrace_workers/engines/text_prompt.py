@@ -1,5 +1,10 @@
-"""From a job's prompt or conversation to tokens, by the model's own chat template."""
+"""From a job's prompt or conversation to tokens, by the model's own chat template.
 
+A control token (`<|im_start|>`) comes from the template alone: spelled out in a job's text it is read as text, so that
+nobody ends a turn or speaks as somebody else by writing it down.
+"""
+
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,9 @@ from headrace_contracts.errors import InvalidInput, WeightsError
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks import TextGenerationInput
 
+# Characters that mean nothing to anybody.
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)
+
 
 class Prompter:
     """A model's tokenizer and the longest text it may be given."""
@@ -18,6 +26,7 @@ class Prompter:
         self.tokenizer = tokenizer
         self.context = context
         """Tokens of prompt and answer together."""
+        self._controls = _pattern(tokenizer)
 
     @classmethod
     def load(cls, spec: ModelSpec, folder: Path, context: int) -> "Prompter":
@@ -46,7 +55,7 @@ class Prompter:
         if self.tokenizer.chat_template:
             ids = self._templated(wanted, field)
         elif wanted.prompt is not None:
-            ids = list(self.tokenizer(wanted.prompt).input_ids)
+            ids = list(self.tokenizer(wanted.prompt, split_special_tokens=True).input_ids)
         else:
             raise InvalidInput(field, "this model has no chat template, so it takes no conversation: send `prompt`")
         if not ids:
@@ -62,9 +71,35 @@ class Prompter:
             turns = [{"role": message.role.value, "content": message.content} for message in wanted.messages]
         else:
             turns = [{"role": "user", "content": wanted.prompt or ""}]
+        seam = _absent_from("".join(turn["content"] for turn in turns), field)
+        for turn in turns:
+            turn["content"] = self._controls.sub(lambda found: found[0] + seam, turn["content"])
         try:
-            encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         except jinja2.TemplateError as error:
             # Templates refuse what their model was not trained on, such as two user turns in a row.
             raise InvalidInput(field, f"this model's chat template refuses it: {error}") from error
-        return list(encoded["input_ids"])
+        # The template has the special tokens that a sequence begins with.
+        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(seam) if piece]
+        return [token for piece in pieces for token in piece]
+
+
+def _pattern(tokenizer: Any) -> re.Pattern[str]:  # noqa: ANN401 - transformers has no types
+    """The first character of every control token's name, wherever one begins, also inside another."""
+    names = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names.update(str(name) for name in tokenizer.all_special_tokens)
+    # A tokenizer may lower or raise what it reads before it looks for names.
+    either = "|".join(re.escape(name) for name in sorted(names) if name) or r"(?!)"
+    return re.compile(rf"(?=(?:{either})).", re.IGNORECASE | re.DOTALL)
+
+
+def _absent_from(text: str, field: str) -> str:
+    """A character that is nowhere in `text`, to mark where it is cut.
+
+    Raises:
+        InvalidInput: it has every character that is for private use.
+    """
+    for code in _PRIVATE_USE:
+        if chr(code) not in text:
+            return chr(code)
+    raise InvalidInput(field, "holds every character that Unicode keeps for private use")
