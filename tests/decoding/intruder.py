@@ -4,14 +4,17 @@ Everything but the deed is the real thing: the same nursery, the same confinemen
 """
 
 import ctypes
+import errno
 import mmap
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from headrace_workers.decoding import kernel
 from headrace_workers.decoding.confinement import Layer
 from headrace_workers.decoding.frames import Answer, Bounds, Decoded, OutOfMemory, Refused
 from headrace_workers.decoding.nursery import Nursery
@@ -147,6 +150,43 @@ def work(source: int, target: int, bounds: Bounds) -> Answer:
     return Refused(DONE)
 
 
+def allow_no_more_processes() -> None:
+    """The first child, which tries the layers, is the last one."""
+    first = iter([os.fork])
+
+    def fork() -> int:
+        for real in first:
+            return real()
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    os.fork = fork  # type: ignore[assignment]
+
+
+def lose_a_layer() -> None:
+    """It holds in the child that tries it, and no more in the second."""
+    real, limit = os.fork, resource.setrlimit
+
+    def fork() -> int:
+        if fork.calls:
+            resource.setrlimit = refuse  # type: ignore[assignment]
+        fork.calls += 1
+        return real()
+
+    def refuse(which: int, limits: tuple[int, int]) -> None:
+        if which == resource.RLIMIT_CORE:
+            raise OSError(errno.EPERM, "not allowed to change a limit")
+        limit(which, limits)
+
+    fork.calls = 0
+    os.fork = fork  # type: ignore[assignment]
+
+
 if __name__ == "__main__":
+    if DEED == "allow_no_more_processes":
+        allow_no_more_processes()
+    elif DEED == "lack_seccomp":
+        kernel.PR_SET_SECCOMP = 9999
+    elif DEED == "lose_a_layer":
+        lose_a_layer()
     layers = frozenset(Layer(name) for name in LAYERS.split(",") if name)
     Nursery(socket.socket(fileno=int(FD)), work, layers).main()

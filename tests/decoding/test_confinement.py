@@ -215,6 +215,33 @@ async def test_a_nursery_that_cannot_start_is_the_workers_fault(tmp_path: Path) 
             await decoder.warm_up()
 
 
+@pytest.mark.parametrize(
+    ("deed", "answer"),
+    [
+        ("allow_no_more_processes", r"no process for it \(Resource temporarily unavailable\)"),
+        ("lose_a_layer", r"could not be confined \(\[Errno 1\] not allowed to change a limit\)"),
+    ],
+)
+async def test_a_machine_without_processes_or_a_layer_is_no_files_fault(tmp_path: Path, deed: str, answer: str) -> None:
+    recording = tmp_path / "recording"
+    recording.write_bytes(b"RIFF")
+    async with InputDecoder((sys.executable, str(INTRUDER), deed, ",".join(ALL), "")) as decoder:
+        with pytest.raises(Retryable, match=answer) as refused:
+            await decoder.decode_inputs(hearing(), {"audio": str(recording)})
+        assert (refused.value.code, refused.value.fault) == ("internal", "worker")
+    assert recording.exists(), "it was not read: the next attempt has it"
+
+
+async def test_a_machine_without_a_layer_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """A system call that is not there, as on a kernel without seccomp."""
+    async with InputDecoder((sys.executable, str(INTRUDER), "lack_seccomp", ",".join(ALL), "")) as decoder:
+        await decoder.warm_up()
+    [line] = capsys.readouterr().out.strip().splitlines()
+    assert "fewer barriers" in line
+    assert "layers=['namespaces', 'root', 'user', 'limits']" in line
+    assert "missing={'seccomp': 'prctl: " in line
+
+
 async def test_who_no_longer_waits_leaves_no_child(tmp_path: Path) -> None:
     recording = tmp_path / "recording"
     recording.write_bytes(b"RIFF")
