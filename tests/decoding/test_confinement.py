@@ -135,6 +135,17 @@ async def test_each_layer_alone_refuses(tmp_path: Path, deed: str, layers: tuple
         assert await attempt(tmp_path, deed, (), **limits) == DONE
 
 
+async def test_a_worker_that_is_not_root_confines_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a user namespace, whose rights are taken away again."""
+    user = "as a user"
+    assert await attempt(tmp_path, "mount", (Layer.NAMESPACES,), user) == DONE
+    assert await attempt(tmp_path, "mount", (Layer.NAMESPACES, Layer.USER), user) == NOT_PERMITTED
+    assert await attempt(tmp_path, "leave_the_empty_folder", (Layer.NAMESPACES, Layer.ROOT), user) == DONE
+    assert await attempt(tmp_path, "write_elsewhere", (Layer.NAMESPACES, Layer.ROOT), user) != DONE
+    assert await attempt(tmp_path, "fork", ALL, user) != DONE
+    assert "fewer barriers" not in capsys.readouterr().out, "this machine has all layers, for users too"
+
+
 async def test_the_file_itself_cannot_be_changed(tmp_path: Path) -> None:
     assert await attempt(tmp_path, "write_to_the_input", ()) == "Bad file descriptor"
 
@@ -142,7 +153,7 @@ async def test_the_file_itself_cannot_be_changed(tmp_path: Path) -> None:
 async def test_a_child_has_three_descriptors_and_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATS_PASSWORD", "canary")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
-    descriptors, _, names = (await attempt(tmp_path, "look_around", ())).partition(" open; ")
+    descriptors, _, names = (await attempt(tmp_path, "look_around", (Layer.ROOT,))).partition(" open; ")
     assert descriptors == "3"
     assert "PATH" in names.split()
     assert not {"NATS_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(names.split())

@@ -100,6 +100,7 @@ async def test_two_thousand_damaged_recordings_harm_nobody(tmp_path: Path) -> No
         print(refused)
         assert all(0 < outcome <= 61 for outcome in outcomes if isinstance(outcome, float))
         assert 200 < sum(refused.values()) < 1800, "the damage is neither too small nor too large to tell anything"
+        assert "makes its decoder fail without a word" not in refused, "an error of the decoding that nobody foresaw"
         assert await decode_clip(decoder, spec, tmp_path / "next") == pytest.approx(CLIP_S)
         assert decoder.nursery_pid == nursery.pid
         assert nursery.memory_info().rss - rss < 5e6
