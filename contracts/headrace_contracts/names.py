@@ -42,9 +42,11 @@ class Bucket(StrEnum):
     MODELS = "MODELS"
     WORKERS = "WORKERS"
     ATTEMPTS = "ATTEMPTS"
+    LEASES = "LEASES"
 
 
 BLOB_BUCKET: Final = "headrace"
+INPUTS_FOLDER: Final = "inputs"
 
 
 class Header(StrEnum):
@@ -160,7 +162,7 @@ def artifact_prefix(tenant: str, model: str, job_id: str, attempt: str) -> str:
 
 def upload_key(tenant: str, sha256: str) -> str:
     """Blob key of a file that a client uploads as input: named by its content, so an upload can be repeated."""
-    return f"{check_token('tenant', tenant)}/inputs/{check_token('sha256', sha256)}"
+    return f"{check_token('tenant', tenant)}/{INPUTS_FOLDER}/{check_token('sha256', sha256)}"
 
 
 def _job(tenant: str, model: str, job_id: str) -> str:

@@ -47,11 +47,29 @@ class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"`endpoint_url` is {self.endpoint_url!r} and must look like http://host:9000")
 
 
+class ReaperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long files are kept that nobody may need any more. Seconds."""
+
+    sweep_every_s: float = 600.0
+    """Between two looks at all files. One costs a listing of the whole store."""
+    orphan_grace_s: float = 3600.0
+    """Age of an artifact that no result names; must exceed the longest upload of one attempt's files."""
+    input_retention_s: float = 7 * 86_400.0
+    """From the last upload of an input file until it is removed."""
+
+    def __post_init__(self) -> None:
+        # An input may be named by a job that is submitted an hour after its upload, and then waits a day.
+        for name, least in (("sweep_every_s", 1.0), ("orphan_grace_s", 60.0), ("input_retention_s", 3600.0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"`{name}` is {getattr(self, name):g} and must be at least {least:g}")
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a Headrace process reads at its start."""
 
     nats: NatsSettings = NatsSettings()
     s3: S3Settings | None = None
+    reaper: ReaperSettings = ReaperSettings()
     tenant: str = DEFAULT_TENANT
     cache_dir: str = "~/.cache/headrace"
     """Weights of models, ready to load."""

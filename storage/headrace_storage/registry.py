@@ -52,7 +52,7 @@ async def get_model(connection: Connection, name: str) -> ModelSpec:
             nats.js.errors.BucketNotFoundError,
         ) as error:
             raise UnknownModel(name, await model_names(connection)) from error
-    return _decode(name, entry.value)
+    return decode_spec(name, entry.value)
 
 
 async def model_names(connection: Connection) -> tuple[str, ...]:
@@ -66,10 +66,15 @@ async def list_models(connection: Connection) -> list[ModelSpec]:
     Raises:
         InvalidSpec: an entry was written by another version, or by hand.
     """
-    return [_decode(name, value) for name, value in await bucket_entries(connection, Bucket.MODELS)]
+    return [decode_spec(name, value) for name, value in await bucket_entries(connection, Bucket.MODELS)]
 
 
-def _decode(name: str, value: bytes | None) -> ModelSpec:
+def decode_spec(name: str, value: bytes | None) -> ModelSpec:
+    """A model as its entry has it.
+
+    Raises:
+        InvalidSpec: it was written by another version, or by hand.
+    """
     try:
         return msgspec.json.decode(value or b"", type=ModelSpec)
     except msgspec.DecodeError as error:

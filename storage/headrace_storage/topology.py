@@ -19,6 +19,10 @@ HEARTBEAT_TTL_S = 15.0
 """A worker that has not spoken for this long is gone."""
 
 
+LEASE_TTL_S = 10.0
+"""A leader that has not renewed its lease for this long is replaced. Shorter: a slow disk costs the leadership."""
+
+
 class StorageLimits(msgspec.Struct, frozen=True):
     """Bytes each stream may hold. A full stream refuses new messages; nothing stored is dropped for it."""
 
@@ -103,6 +107,8 @@ def bucket_configs(limits: StorageLimits) -> list[api.KeyValueConfig]:
         api.KeyValueConfig(
             bucket=Bucket.ATTEMPTS, ttl=7 * DAY_S, max_bytes=256 << 20, direct=True, replicas=limits.replicas
         ),
+        # On disk, so that the end of the broker ends no leadership.
+        api.KeyValueConfig(bucket=Bucket.LEASES, ttl=LEASE_TTL_S, max_bytes=1 << 20, replicas=limits.replicas),
     ]
 
 

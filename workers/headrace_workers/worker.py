@@ -7,6 +7,7 @@ import random
 import socket
 import tempfile
 from pathlib import Path
+from typing import assert_never
 
 import structlog
 
@@ -18,6 +19,7 @@ from headrace_contracts.settings import Settings
 from headrace_storage.blobs import open_blobs
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
+from headrace_storage.reaper import Act, Trouble, reap
 from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
@@ -27,7 +29,6 @@ from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.model_worker import ModelWorker
 from headrace_workers.surroundings import Surroundings
-from headrace_workers.unroutable import end_unroutable_jobs
 
 # A worker may be started together with its broker.
 CONNECT_DEADLINE_S = 30.0
@@ -105,7 +106,7 @@ class Worker:
             tasks.create_task(self._beat(connection)),
             tasks.create_task(self._watch(connection)),
             tasks.create_task(self._restore_topology(connection)),
-            tasks.create_task(end_unroutable_jobs(connection, self._clock)),
+            tasks.create_task(reap(connection, blobs, self._settings.reaper, self.id, self._clock, self._reaped)),
         ]
         if any(takes_recordings(spec) for spec in specs):
             background.append(tasks.create_task(self._warm_up(decoder)))
@@ -185,6 +186,15 @@ class Worker:
                 await asyncio.sleep(RESTORE_PAUSE_S)
                 reconnected.set()
             self._changed.set()
+
+    def _reaped(self, what: Act | Trouble) -> None:
+        match what:
+            case Act():
+                self._log.info("reaped", rule=what.rule, what=what.what, done=what.done)
+            case Trouble():
+                self._log.warning("cannot reap", rule=what.rule, error=what.error)
+            case _:
+                assert_never(what)
 
     def _status(self) -> WorkerStatus:
         return WorkerStatus(
