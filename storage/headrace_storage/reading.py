@@ -12,7 +12,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from headrace_contracts.errors import BrokerUnavailable
-from headrace_contracts.names import Stream
+from headrace_contracts.names import Bucket
 from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 
 # One answer of a batched get. Larger saves round trips; smaller lets a slow link finish in time.
@@ -42,7 +42,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 async def next_batch(
-    connection: Connection, stream: Stream, subject: str, from_sequence: int, count: int = BATCH_MESSAGES
+    connection: Connection, stream: str, subject: str, from_sequence: int, count: int = BATCH_MESSAGES
 ) -> Batch:
     """The next messages of a subject or wildcard, oldest first: at most `count`, at most BATCH_BYTES and a bit.
 
@@ -57,7 +57,7 @@ async def next_batch(
 
 
 async def messages_from(
-    connection: Connection, stream: Stream, subject: str, from_sequence: int = 1
+    connection: Connection, stream: str, subject: str, from_sequence: int = 1
 ) -> AsyncIterator[Stored]:
     """All messages of a subject or wildcard, oldest first."""
     sequence = from_sequence
@@ -68,7 +68,7 @@ async def messages_from(
         sequence = batch.next_sequence
 
 
-async def last_of(connection: Connection, stream: Stream, subjects: Sequence[str]) -> AsyncIterator[Stored]:
+async def last_of(connection: Connection, stream: str, subjects: Sequence[str]) -> AsyncIterator[Stored]:
     """The last message of each of these subjects that has one; none of them a wildcard."""
     for start in range(0, len(subjects), SUBJECTS_AT_ONCE):
         wanted = set(subjects[start : start + SUBJECTS_AT_ONCE])
@@ -82,9 +82,20 @@ async def last_of(connection: Connection, stream: Stream, subjects: Sequence[str
                 break
 
 
-async def _get(
-    connection: Connection, stream: Stream, request: dict[str, object]
-) -> tuple[list[Stored], dict[str, str]]:
+async def bucket_values(connection: Connection, bucket: Bucket) -> dict[str, bytes]:
+    """Key and value of every living entry of a key-value bucket, a thousand a request."""
+    prefix = f"$KV.{bucket}."
+    values: dict[str, bytes] = {}
+    async for entry in messages_from(connection, f"KV_{bucket}", f"{prefix}>"):
+        key = entry.subject.removeprefix(prefix)
+        # Older revisions come first; one that was removed is a marker without a value.
+        values.pop(key, None)
+        if entry.data and "KV-Operation" not in entry.headers:
+            values[key] = entry.data
+    return values
+
+
+async def _get(connection: Connection, stream: str, request: dict[str, object]) -> tuple[list[Stored], dict[str, str]]:
     """The messages of one direct get, and the headers of its end."""
     arrived: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = connection.nc.new_inbox()

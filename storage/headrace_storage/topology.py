@@ -19,6 +19,9 @@ HEARTBEAT_TTL_S = 15.0
 """A worker that has not spoken for this long is gone."""
 
 
+RESULTS_KEPT_S = 7 * DAY_S
+"""A result and the files it names are gone after it."""
+
 LEASE_TTL_S = 10.0
 """A leader that has not renewed its lease for this long is replaced. Shorter: a slow disk costs the leadership."""
 
@@ -64,7 +67,7 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             discard_new_per_subject=True,
             max_msgs_per_subject=1,
             max_bytes=limits.results_bytes,
-            max_age=7 * DAY_S,
+            max_age=RESULTS_KEPT_S,
             allow_direct=True,
             num_replicas=limits.replicas,
         ),

@@ -29,6 +29,7 @@ from headrace_storage.jobs import submit_job
 from headrace_storage.puller import JobPuller
 from headrace_storage.reaper import Act, Reaper, Rule, Trouble
 from headrace_storage.reaper.duty import Duty
+from headrace_storage.reaper.waiting import WaitingJobs
 from headrace_storage.registry import add_model, remove_model
 from headrace_storage.results import commit_result, get_result
 from headrace_storage.topology import ensure_topology
@@ -389,3 +390,65 @@ async def test_a_full_stream_of_results_keeps_overdue_jobs_for_later(yard: Yard)
     assert (await yard.result("overdue")).status is Status.EXPIRED
     with pytest.raises(nats.js.errors.NotFoundError):
         await js.get_msg(Stream.JOBS, seq=1, subject=f"jobs.t.{yard.model}.normal", next=True)
+
+
+async def test_ten_thousand_waiting_jobs_cost_few_requests(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each body is read once; a queue that stands still costs the same however long it is."""
+    await yard.add_model()
+    subject = f"jobs.t.{yard.model}.low"
+    for start in range(0, 10_000, 500):
+        publishes = (yard.connection.js.publish(subject, b'{"input": {}}') for _ in range(start, start + 500))
+        await asyncio.gather(*publishes)
+    requests: list[str] = []
+    publish = yard.connection.nc.publish
+
+    async def counted(subject: str, *args: Any, **options: Any) -> None:
+        requests.append(subject)
+        await publish(subject, *args, **options)
+
+    monkeypatch.setattr(yard.connection.nc, "publish", counted)  # a request is one, too
+    counts = []
+    for _ in range(3):
+        requests.clear()
+        await yard.reaper.look()
+        counts.append(len(requests))
+        asked = [subject for subject in requests if subject.startswith("$JS.API.DIRECT.GET.JOBS")]
+    await yard.submit("one-more", lane=Lane.LOW)
+    requests.clear()
+    await yard.reaper.look()
+    assert counts[0] <= 40, "10 to read, 10 to compare with results, and some to look around"
+    assert counts[1:] == [3, 3]
+    assert asked == []
+    assert len(requests) == 5
+    await yard.connection.js.purge_stream(Stream.JOBS, subject=f"jobs.t.{yard.model}.low")
+
+
+async def test_jobs_that_workers_keep_up_with_are_not_read(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    await yard.add_model()
+    for number in range(5):
+        await yard.submit(f"taken{number}")
+        await yard.take()
+    publish = yard.connection.nc.publish
+
+    async def watched(subject: str, *args: Any, **options: Any) -> None:
+        assert not subject.startswith("$JS.API.DIRECT.GET.JOBS"), "a job that was delivered is read"
+        await publish(subject, *args, **options)
+
+    monkeypatch.setattr(yard.connection.nc, "publish", watched)
+    await yard.reaper.look()
+    assert not yard.told
+
+
+async def test_more_jobs_than_fit_in_memory_expire_in_their_order(yard: Yard) -> None:
+    await yard.add_model()
+    for number in range(30):
+        await yard.submit(f"many{number}", ttl_s=60 * (1 + (number * 7) % 30))
+    yard.reaper._queue._waiting = waiting = WaitingJobs(limit=8)
+    for minute in range(1, 31):
+        yard.clock.ahead_s = 60 * minute + 30
+        for _ in range(2):  # the second reads what was forgotten
+            await yard.reaper.look()
+            assert len(waiting) <= 8
+        ended = [number for number in range(30) if await yard.result(f"many{number}") is not None]
+        assert len(ended) == minute
+    assert await yard.waiting() == 0

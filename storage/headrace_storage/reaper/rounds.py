@@ -9,15 +9,16 @@ from headrace_contracts.settings import ReaperSettings
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_storage.leadership import Deposed, Leadership, LeaseName
+from headrace_storage.reaper.attempts import sweep_attempts
 from headrace_storage.reaper.consumers import restore_consumers
 from headrace_storage.reaper.duty import Duty, Report, Rule, Trouble
 from headrace_storage.reaper.queue import QueueRules
 from headrace_storage.reaper.survey import Survey, Surveyor
-from headrace_storage.reaper.sweep import sweep_attempts, sweep_files
+from headrace_storage.reaper.sweep import FileRules
 from headrace_storage.reaper.unroutable import end_unroutable
 from headrace_storage.reaper.waiting import Waiting
 
-# The longest a job for an unknown model waits for its answer. Each look costs the broker five requests.
+# The longest a job for an unknown model waits for its answer. Each look costs the broker three requests.
 LOOK_EVERY_S = 2.0
 
 
@@ -26,8 +27,8 @@ class Reaper:
 
     def __init__(self, duty: Duty, blobs: BlobStore, settings: ReaperSettings) -> None:
         self._duty = duty
-        self._blobs = blobs
-        self._settings = settings
+        self._sweep_every_s = settings.sweep_every_s
+        self._files = FileRules(duty, blobs, settings)
         self._surveyor = Surveyor(duty.connection)
         self._queue = QueueRules(duty)
 
@@ -57,14 +58,14 @@ class Reaper:
     async def sweep(self) -> None:
         """The rules for what is left over: they read much, and are in no hurry."""
         await self._try(Rule.ATTEMPTS, lambda: sweep_attempts(self._duty))
-        await self._try(Rule.ARTIFACTS, lambda: sweep_files(self._duty, self._blobs, self._settings))
+        await self._try(Rule.ARTIFACTS, self._files.sweep)
 
     async def run(self) -> None:
         """Look and sweep until canceled."""
         async with asyncio.TaskGroup() as tasks:
             # Beside each other: a store that hangs holds up no job.
             tasks.create_task(_repeat(self.look, LOOK_EVERY_S))
-            tasks.create_task(_repeat(self.sweep, self._settings.sweep_every_s))
+            tasks.create_task(_repeat(self.sweep, self._sweep_every_s))
 
     async def once(self) -> None:
         """Everything, one time."""

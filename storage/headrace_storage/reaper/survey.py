@@ -1,4 +1,4 @@
-"""What there is on the broker: subjects with jobs, models and consumers; four requests however long the queue is."""
+"""What there is on the broker: subjects with jobs, models and consumers; three requests however long the queue is."""
 
 from datetime import datetime
 
@@ -8,8 +8,8 @@ import nats.js.errors
 from headrace_contracts.errors import BrokerUnavailable, InvalidSpec
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Bucket, Stream
-from headrace_storage.buckets import bucket_entries
 from headrace_storage.connection import Connection
+from headrace_storage.reading import bucket_values
 from headrace_storage.registry import decode_spec
 
 
@@ -63,8 +63,8 @@ class Surveyor:
                 # Without a registry every job would look like one for an unknown model.
                 raise BrokerUnavailable(self._connection.url, f"it has no bucket {Bucket.MODELS}") from error
         if info.state.last_seq != self._models_at:
-            entries = await bucket_entries(self._connection, Bucket.MODELS)
-            self._models = {name: _spec_or_none(name, value) for name, value in entries}
+            values = await bucket_values(self._connection, Bucket.MODELS)
+            self._models = {name: _spec_or_none(name, values[name]) for name in sorted(values)}
             self._models_at = info.state.last_seq
         return self._models
 

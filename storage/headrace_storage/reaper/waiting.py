@@ -88,10 +88,11 @@ class WaitingJobs:
 
     def _forget_latest(self) -> None:
         self._heap.sort()
-        for job in self._heap[self._limit // 2 :]:
+        half = max(1, self._limit // 2)
+        for job in self._heap[half:]:
             deadline_s, sequence = self._forgotten.get(job.consumer, (job.deadline_s, job.sequence))
             self._forgotten[job.consumer] = (min(deadline_s, job.deadline_s), min(sequence, job.sequence))
-        del self._heap[self._limit // 2 :]
+        del self._heap[half:]
 
     def _read_again(self, consumer: str, sequence: int) -> None:
         del self._forgotten[consumer]
