@@ -28,6 +28,7 @@ IDLE_HEARTBEAT_S = 2.0
 # A request that asks for what is there now is answered at once; a longer silence is a broken connection.
 TAKE_TIMEOUT_S = 5.0
 
+_ANSWER_TO = "$JS.ACK."
 _HEARTBEAT = "100"
 # How the server says that there is no such consumer: at once, or while a request waited for jobs.
 _NO_RESPONDERS = "503"
@@ -148,7 +149,7 @@ class JobPuller:
     async def _on_message(self, message: Msg) -> None:
         headers = message.headers or {}
         status = headers.get("Status")
-        if status is None:
+        if message.reply.startswith(_ANSWER_TO):  # only a job has one; any client can set a header named `Status`
             self._kept.append(Delivery(self._connection, message))
         elif status != _HEARTBEAT and message.subject.endswith(f".{self._ask}"):
             self._open_requests -= 1

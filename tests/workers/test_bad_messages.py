@@ -46,6 +46,14 @@ async def test_a_message_that_is_no_job(rig: Rig, data: bytes, headers: dict[str
     assert (await rig.run()).status is Status.SUCCEEDED
 
 
+@pytest.mark.parametrize("status", ["100", "404", "503"])
+async def test_a_job_that_looks_like_an_answer_of_the_broker_is_a_job(rig: Rig, status: str) -> None:
+    await rig.add_model()
+    await rig.start_worker()
+    result = await result_of(rig, b'{"input": {}}', {"Status": status, "Nats-Sequence": "1"})
+    assert (result.status, result.attempts) == (Status.SUCCEEDED, 1)
+
+
 async def test_an_input_that_is_wrong_is_a_result_and_no_dead_letter(rig: Rig) -> None:
     await rig.add_model()
     await rig.start_worker()
