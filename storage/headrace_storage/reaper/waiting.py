@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 LIMIT = 100_000
-"""Records of about 300 bytes: 30 MB. Fewer cost more reading when very many jobs wait."""
+"""Records of about 200 bytes: 20 MB. Fewer cost more reading when very many jobs wait."""
 
 
 class Waiting(msgspec.Struct, frozen=True, order=True, gc=False):
