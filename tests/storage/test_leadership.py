@@ -149,10 +149,12 @@ async def test_a_leader_that_was_stopped_acts_no_more_when_it_wakes(connection: 
 
 async def test_work_ends_when_the_lease_is_taken(connection: Connection, name: str) -> None:
     leader = await acquired(candidate(connection, name))
-    async with leading(leader) as working:
-        await connection.js.publish(f"$KV.{Bucket.LEASES}.{name}", b'{"holder": "thief", "nonce": "x"}')
-        async with asyncio.timeout(DEADLINE_S):
-            assert await working is False
+    acting: asyncio.Task[None] = asyncio.create_task(for_ever())
+    working = asyncio.create_task(leader.during(lambda: acting))
+    await connection.js.publish(f"$KV.{Bucket.LEASES}.{name}", b'{"holder": "thief", "nonce": "x"}')
+    async with asyncio.timeout(DEADLINE_S):
+        assert await working is False
+    assert acting.cancelled()
     assert not leader.held
     other = candidate(connection, name)
     assert not await other.acquire()

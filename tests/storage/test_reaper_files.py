@@ -5,6 +5,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ import pytest_asyncio
 from blob_servers import ServerRig, freeze, start_jetstream, start_juicefs, thaw
 
 from headrace_contracts import codec
-from headrace_contracts.attempts import excuse
+from headrace_contracts.attempts import excused
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.codec import Encoding
 from headrace_contracts.file import Artifact
@@ -315,7 +316,9 @@ async def test_records_of_attempts_go_with_their_jobs(attic: Attic) -> None:
     await attic.submit("queued")
     sequence = await attic.submit("ended")
     for job_id in ("queued", "ended", "nowhere", "forgotten"):
-        await change_attempts(attic.connection, attic.tenant, attic.model, f"{job_id}-{attic.tenant}", excuse)
+        await change_attempts(
+            attic.connection, attic.tenant, attic.model, f"{job_id}-{attic.tenant}", partial(excused, delivery=1)
+        )
     await forget_attempts(attic.connection, attic.tenant, attic.model, f"forgotten-{attic.tenant}")
     await attic.commit("ended")
     await remove_job(attic.connection, sequence)
