@@ -317,6 +317,30 @@ async def test_jobs_for_no_model_and_no_lane_fail_and_are_kept(yard: Yard) -> No
     assert kept.data == b"\xff"
 
 
+async def test_messages_that_cannot_be_kept_whole_hold_up_nobody(yard: Yard, nats_server: NatsServer) -> None:
+    """One fills its message to the last byte, and others have headers that are no text."""
+    await yard.add_model()
+    reader, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
+    writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+    for line in (b"Foo: \xff\xfe", b"\xff: 1", b"no colon", b"Nats-Msg-Id: \xff", b": :", b"A: b\r\n c"):
+        headers = b"NATS/1.0\r\n" + line + b"\r\n\r\n"
+        head = b"HPUB jobs.t.nothing.high %d %d\r\n" % (len(headers), len(headers) + 2)
+        writer.write(head + headers + b"{}\r\n")
+    writer.write(b"PING\r\n")
+    while not (await reader.readline()).startswith(b"PONG"):
+        pass
+    writer.close()
+    large = b"x" * (yard.connection.max_payload_bytes - 50)
+    await yard.connection.js.publish("jobs.t.nothing.low", large, headers={"Nats-Msg-Id": yard.id("large")})
+    await yard.submit("last", model="nothing")
+    await yard.reaper.look()
+    for job_id in ("large", "last"):
+        assert await get_result(yard.connection, "t", "nothing", yard.id(job_id)) is not None
+    assert await yard.waiting("nothing") == 0
+    kept = await yard.connection.js.get_last_msg(Stream.DEAD, f"dead.t.nothing.{yard.id('large')}")
+    assert "too many to be kept" in kept.headers["Headrace-Reason"]
+
+
 async def test_a_model_that_is_removed_ends_what_waits_for_it(yard: Yard) -> None:
     await yard.add_model()
     await yard.submit("waits")

@@ -33,4 +33,4 @@ async def sweep_attempts(duty: Duty) -> None:
         await duty.connection.api(f"STREAM.PURGE.KV_{Bucket.ATTEMPTS}", request)
         duty.tell(Act(Rule.ATTEMPTS, key, "record of attempts removed"))
 
-    await duty.each(stale, purge)
+    await duty.each(Rule.ATTEMPTS, stale, purge)

@@ -8,12 +8,16 @@ from typing import TypeVar
 import msgspec
 
 from headrace_contracts.clock import Clock
+from headrace_contracts.errors import BlobForbidden, BlobUnavailable, BrokerUnavailable, HeadraceError, QueueFull
 from headrace_storage.connection import Connection
+from headrace_storage.leadership import Deposed
 
 T = TypeVar("T")
 
 # Acts under way together: most of their time is a disk sync of the broker, which does many at once.
 ACTS_AT_ONCE = 16
+
+_FOR_ALL = (BrokerUnavailable, QueueFull, BlobUnavailable, BlobForbidden, Deposed)
 
 
 class Rule(StrEnum):
@@ -64,11 +68,23 @@ class Duty:
         self.check = check
         self.tell = tell
 
-    async def each(self, items: Sequence[T], act: Callable[[T], Awaitable[None]]) -> None:
-        """`act` on all items, some at a time; the first error ends it when those under way are done."""
+    async def each(self, rule: Rule, items: Sequence[T], act: Callable[[T], Awaitable[None]]) -> None:
+        """`act` on all items, some at a time. What is wrong with one item is told, and does not hold up the others.
+
+        Raises:
+            BrokerUnavailable, QueueFull, BlobUnavailable, BlobForbidden: the others would fail as well.
+            Deposed: we do not lead any more.
+        """
         for start in range(0, len(items), ACTS_AT_ONCE):
             self.check()
             together = items[start : start + ACTS_AT_ONCE]
             for outcome in await asyncio.gather(*(act(item) for item in together), return_exceptions=True):
-                if isinstance(outcome, BaseException):
+                if isinstance(outcome, _FOR_ALL) or not isinstance(outcome, Exception | None):
                     raise outcome
+                if outcome is not None:
+                    self.tell(Trouble(rule, reason_of(outcome)))
+
+
+def reason_of(error: Exception) -> str:
+    """What to say of an error: the words of ours, and the type only of others, which may quote a prompt."""
+    return str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__} in the reaper"

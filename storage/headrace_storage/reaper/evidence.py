@@ -8,7 +8,7 @@ import nats.js.errors
 from headrace_contracts.job import job_id_to_answer_under
 from headrace_contracts.names import Stream
 from headrace_storage.reading import last_of, messages_from
-from headrace_storage.reaper.duty import Duty
+from headrace_storage.reaper.duty import Duty, Rule
 from headrace_storage.reaper.files import Origin, files_named_by, files_named_in
 
 
@@ -28,20 +28,19 @@ async def named_by_results(duty: Duty, jobs: Collection[Origin]) -> dict[Origin,
     }
 
 
-async def ended_of(duty: Duty, jobs: Collection[Origin]) -> set[Origin]:
-    """Those of the jobs that have a result, as the stream's leader knows it: a replica may lag behind."""
-    ended: set[Origin] = set()
+async def without_result(duty: Duty, jobs: Collection[Origin]) -> set[Origin]:
+    """Those of the jobs that surely have none, as the stream's leader knows it: a replica may lag behind."""
+    open_jobs: set[Origin] = set()
 
     async def look(job: Origin) -> None:
         with duty.connection.errors():
             try:
                 await duty.connection.js.get_last_msg(Stream.RESULTS, job.results_subject)
             except nats.js.errors.NotFoundError:
-                return
-        ended.add(job)
+                open_jobs.add(job)
 
-    await duty.each(list(jobs), look)
-    return ended
+    await duty.each(Rule.ARTIFACTS, list(jobs), look)
+    return open_jobs
 
 
 async def queued_of(duty: Duty, tenants: Collection[str], jobs: set[Origin], keys: set[str]) -> Queued:

@@ -97,7 +97,7 @@ class QueueRules:
                 ended = await self._end(job, survey.models.get(job.model), fresh[job.consumer], now_s)
                 (done if ended else later).add(job.sequence)
 
-            await duty.each(ready, end)
+            await duty.each(Rule.EXPIRED, ready, end)
         finally:
             for job in due:
                 if job.sequence in later:
@@ -129,7 +129,7 @@ class QueueRules:
             await remove_job(duty.connection, job.sequence)
             duty.tell(Act(Rule.ENDED, results_subject(job.tenant, job.model, job.job_id), "had ended: job removed"))
 
-        await duty.each(ended, remove)
+        await duty.each(Rule.ENDED, ended, remove)
         if ended:
             self._waiting.remove({job.sequence for job in ended})
 

@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import HeadraceError
 from headrace_contracts.settings import ReaperSettings
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_storage.leadership import Deposed, Leadership, LeaseName
 from headrace_storage.reaper.attempts import sweep_attempts
 from headrace_storage.reaper.consumers import restore_consumers
-from headrace_storage.reaper.duty import Duty, Report, Rule, Trouble
+from headrace_storage.reaper.duty import Duty, Report, Rule, Trouble, reason_of
 from headrace_storage.reaper.queue import QueueRules
 from headrace_storage.reaper.survey import Survey, Surveyor
 from headrace_storage.reaper.sweep import FileRules
@@ -77,11 +76,8 @@ class Reaper:
             await act()
         except Deposed:
             raise
-        except HeadraceError as error:
-            self._duty.tell(Trouble(rule, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever a client stored must not end the process that looks at it
-            # The type only: a foreign message may quote a prompt.
-            self._duty.tell(Trouble(rule, f"{type(error).__name__} in the reaper"))
+            self._duty.tell(Trouble(rule, reason_of(error)))
 
 
 async def reap(

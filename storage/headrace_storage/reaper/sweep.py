@@ -11,7 +11,7 @@ from headrace_contracts.settings import ReaperSettings
 from headrace_storage.blobs import JetStreamBlobs
 from headrace_storage.blobs.port import BlobInfo, BlobStore
 from headrace_storage.reaper.duty import Act, Duty, Rule
-from headrace_storage.reaper.evidence import ended_of, named_by_results, queued_of
+from headrace_storage.reaper.evidence import named_by_results, queued_of, without_result
 from headrace_storage.reaper.files import Kind, is_old_enough, kind_of, origin_of
 from headrace_storage.topology import RESULTS_KEPT_S
 
@@ -91,9 +91,10 @@ class FileRules:
             {blob.key for blob in doomed},
         )
         lost = [blob for blob in unresolved if origin_of(blob.key) not in queued.jobs]
-        ended_since = await ended_of(duty, {origin_of(blob.key) for blob in lost})
-        lost = [blob for blob in lost if origin_of(blob.key) not in ended_since]
-        await duty.each([blob for blob in (*lost, *orphans, *inputs) if blob.key not in queued.keys], self._remove)
+        still_open = await without_result(duty, {origin_of(blob.key) for blob in lost})
+        lost = [blob for blob in lost if origin_of(blob.key) in still_open]
+        doomed = [blob for blob in (*lost, *orphans, *inputs) if blob.key not in queued.keys]
+        await duty.each(Rule.ARTIFACTS, doomed, self._remove)
 
     async def _remove(self, blob: BlobInfo) -> None:
         duty = self._duty
