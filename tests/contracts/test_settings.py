@@ -75,3 +75,21 @@ def test_a_nats_context_is_read_as_the_nats_tools_write_it(tmp_path: Path) -> No
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read"):
         load_settings({"HEADRACE_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_files_are_kept_for_as_long_as_the_file_says() -> None:
+    settings = parse_settings("[reaper]\ninput_retention_s = 86400.0", "here", {}, {})
+    assert (settings.reaper.input_retention_s, settings.reaper.orphan_grace_s) == (86_400.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sweep_every_s = 0.5", "`sweep_every_s` is 0.5 and must be at least 1"),
+        ("orphan_grace_s = 0", "`orphan_grace_s` is 0 and must be at least 60"),
+        ("input_retention_s = nan", "`input_retention_s` is nan and must be at least 3600"),
+    ],
+)
+def test_a_time_that_would_remove_what_is_in_use_is_refused(line: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(f"[reaper]\n{line}", "here", {}, {})

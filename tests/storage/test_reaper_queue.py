@@ -264,6 +264,17 @@ async def test_bytes_that_are_no_job_expire_with_their_model(yard: Yard) -> None
     assert await yard.waiting() == 0
 
 
+async def test_a_job_that_is_all_metadata_expires_without_it(yard: Yard) -> None:
+    await yard.add_model()
+    note = "x" * (yard.connection.max_payload_bytes - 200)
+    body = msgspec.json.encode({"input": {}, "ttl_s": 60, "metadata": {"note": note}})
+    ack = await yard.connection.js.publish(f"jobs.t.{yard.model}.low", body)
+    yard.clock.ahead_s = 100
+    await yard.reaper.look()
+    result = await yard.result(f"seq-{ack.seq}")
+    assert (result.status, result.metadata) == (Status.EXPIRED, {})
+
+
 async def test_a_squatted_result_ends_an_overdue_job(yard: Yard) -> None:
     await yard.add_model()
     await yard.submit("squatted", ttl_s=5)
@@ -333,6 +344,7 @@ async def test_messages_that_cannot_be_kept_whole_hold_up_nobody(yard: Yard, nat
     large = b"x" * (yard.connection.max_payload_bytes - 50)
     await yard.connection.js.publish("jobs.t.nothing.low", large, headers={"Nats-Msg-Id": yard.id("large")})
     await yard.submit("last", model="nothing")
+    assert await yard.waiting("nothing") == 8
     await yard.reaper.look()
     for job_id in ("large", "last"):
         assert await get_result(yard.connection, "t", "nothing", yard.id(job_id)) is not None

@@ -13,7 +13,9 @@ is left alone.
 import contextlib
 from datetime import datetime
 
-from headrace_contracts.errors import UndecodableMessage
+import msgspec
+
+from headrace_contracts.errors import MessageTooLarge, UndecodableMessage
 from headrace_contracts.job import MAX_SECONDS, job_id_to_answer_under
 from headrace_contracts.model import ModelSpec, Timeouts
 from headrace_contracts.names import Lane, Stream, consumer_filter, consumer_name, is_token, results_subject
@@ -176,7 +178,11 @@ class QueueRules:
         result, encoding = expiry(message, job.model, version, queue_s, duty.clock.now())
         # Something that is no result on the subject ends the job too.
         with contextlib.suppress(UndecodableMessage):
-            await commit_result(duty.connection, job.tenant, result, encoding)
+            try:
+                await commit_result(duty.connection, job.tenant, result, encoding)
+            except MessageTooLarge:  # a job may be nothing but metadata, and leaves no room for the rest
+                bare = msgspec.structs.replace(result, metadata={})
+                await commit_result(duty.connection, job.tenant, bare, encoding)
         await remove_job(duty.connection, job.sequence)
         duty.tell(Act(Rule.EXPIRED, message.subject, f"job {job.job_id} expired"))
         return True

@@ -87,7 +87,5 @@ async def _keep(duty: Duty, tenant: str, model: str, job_id: str, message: Store
     try:
         await keep(headers=message.headers, data=message.data, reason=reason)
     except MessageTooLarge:
-        size_bytes = len(message.data)
-        await keep(
-            headers={}, data=b"", reason=f"{reason} (its {size_bytes} bytes are too many to be kept beside this)"
-        )
+        too_large = f"its {len(message.data)} bytes are too many to be kept beside this"
+        await keep(headers={}, data=b"", reason=f"{reason} ({too_large})")
