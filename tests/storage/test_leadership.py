@@ -147,6 +147,19 @@ async def test_a_leader_that_was_stopped_acts_no_more_when_it_wakes(connection: 
         leader.check()
 
 
+async def test_a_leader_that_doubted_without_need_leads_again_under_a_new_token(
+    connection: Connection, name: str
+) -> None:
+    clock = SkippingClock()
+    leader = await acquired(candidate(connection, name, clock=clock))
+    token = leader.token
+    clock.ahead_s = 0.8 * TTL_S
+    assert not leader.held
+    assert await leader.acquire()
+    assert leader.held
+    assert leader.token > token
+
+
 async def test_work_ends_when_the_lease_is_taken(connection: Connection, name: str) -> None:
     leader = await acquired(candidate(connection, name))
     acting: asyncio.Task[None] = asyncio.create_task(for_ever())

@@ -76,10 +76,10 @@ class WaitingJobs:
         self._heap = [job for job in self._heap if job.sequence not in sequences]
         heapq.heapify(self._heap)
 
-    def due(self, now_s: float) -> list[Waiting]:
-        """Take out the jobs whose deadline has passed."""
-        due = []
-        while self._heap and self._heap[0].deadline_s <= now_s:
+    def due(self, now_s: float, at_most: int = LIMIT) -> list[Waiting]:
+        """Take out the jobs whose deadline has passed, earliest first."""
+        due: list[Waiting] = []
+        while len(due) < at_most and self._heap and self._heap[0].deadline_s <= now_s:
             due.append(heapq.heappop(self._heap))
         for consumer, (deadline_s, sequence) in list(self._forgotten.items()):
             if deadline_s <= now_s or len(self._heap) < self._limit // 4:
