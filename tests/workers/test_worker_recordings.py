@@ -10,7 +10,6 @@ from hostile import naming_others, wav_header
 from recordings import SPEECH
 from rig import DEADLINE_S, Rig
 from test_confinement import Listener
-from test_worker_faults import cancel
 
 from headrace_contracts.event import Retrying
 from headrace_contracts.limits import Limits
@@ -105,7 +104,7 @@ async def test_a_job_that_is_canceled_while_it_is_decoded_ends_at_once(rig: Rig)
     nursery.suspend()
     job = await rig.submit(audio={"$inline": base64.b64encode(CLIP.read_bytes()).decode()})
     await rig.until(lambda status: status.engines[0].held == 1)
-    await cancel(rig, job)
+    await rig.cancel(job)
     await rig.until(lambda status: status.engines[0].held == 0)
     nursery.resume()
     assert (await rig.result(job)).status == "canceled"
