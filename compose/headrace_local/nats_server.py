@@ -65,6 +65,7 @@ class NatsServer:
         """
         self.folder = folder
         self.port = port
+        self.monitor_port = RANDOM_PORT
         self._sync = "always" if sync_always else "2m"
         self._max_store_bytes = max_store_bytes
         self._keep_open = keep_open
@@ -74,6 +75,11 @@ class NatsServer:
     def url(self) -> str:
         """URL for clients on this machine."""
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def monitor_url(self) -> str:
+        """URL of the monitoring port, on loopback: where the settings the server runs with can be seen."""
+        return f"http://127.0.0.1:{self.monitor_port}"
 
     @property
     def pid(self) -> int | None:
@@ -101,12 +107,14 @@ class NatsServer:
         self._child = await Child.start([program, "-c", str(config)], log, signal.SIGTERM, keep_open=self._keep_open)
         try:
             async with asyncio.timeout(START_DEADLINE_S):
-                self.port = await self._announced_port(self._child, Path(program).name)
+                self.port, self.monitor_port = await self._announced_ports(self._child, Path(program).name)
         except TimeoutError:
             await self.stop()
             raise NatsServerError(f"nats-server was not ready after {START_DEADLINE_S:g} s: see {log}") from None
         except BaseException:  # a Ctrl-C included: nobody would stop it later
             await self.stop()
+            # Nobody needs this one to stay; were it the port that is taken, no later start could succeed.
+            self.monitor_port = RANDOM_PORT
             raise
 
     async def wait(self) -> str:
@@ -143,15 +151,15 @@ class NatsServer:
             ) from error
         return config
 
-    async def _announced_port(self, child: Child, program_name: str) -> int:
-        """The port from the file nats-server writes once it listens."""
+    async def _announced_ports(self, child: Child, program_name: str) -> tuple[int, int]:
+        """The ports for clients and for monitoring, from the file nats-server writes once it listens."""
         announced = self.folder / f"{program_name}_{child.pid}.ports"
         while True:
             if child.ended:
                 raise self._explained(child.last_words("[FTL]", "error"))
             if announced.is_file() and (text := announced.read_bytes()).strip():
-                urls = msgspec.json.decode(text, type=dict[str, list[str]])["nats"]
-                return int(urls[0].rpartition(":")[2])
+                urls = msgspec.json.decode(text, type=dict[str, list[str]])
+                return _port(urls["nats"]), _port(urls["monitoring"])
             await asyncio.sleep(0.005)
 
     def _explained(self, last_words: str) -> NatsServerError:
@@ -167,6 +175,7 @@ class NatsServer:
         return f"""\
 server_name: headrace
 listen: "127.0.0.1:{self.port}"
+http: "127.0.0.1:{self.monitor_port}"
 ports_file_dir: {folder}
 max_payload: 8MB
 jetstream {{
@@ -176,3 +185,7 @@ jetstream {{
     max_memory_store: {1 << 30}
 }}
 """
+
+
+def _port(urls: list[str]) -> int:
+    return int(urls[0].rpartition(":")[2])

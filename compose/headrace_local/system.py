@@ -136,13 +136,15 @@ class LocalSystem:
         server = await stack.enter_async_context(
             NatsServer(self.folder / "nats", self._port, sync_always=True, keep_open=[lock])
         )
-        self.settings = msgspec.structs.replace(self.settings, nats=NatsSettings(url=server.url))
+        self.settings = msgspec.structs.replace(
+            self.settings, nats=NatsSettings(url=server.url, monitor_url=server.monitor_url)
+        )
         return server
 
     async def _start_worker(self, stack: contextlib.AsyncExitStack) -> WorkerProcess:
         worker = WorkerProcess(
             [spec.name for spec in self._models],
-            worker_environment(self.settings.nats.url, self._own_server),
+            worker_environment(self.settings.nats.url, self._own_server, self.settings.nats.monitor_url),
             self.folder,
         )
         stack.push_async_callback(worker.stop)

@@ -72,12 +72,15 @@ class WorkerProcess:
             self._child.kill_now()
 
 
-def worker_environment(nats_url: str, own_server: bool) -> dict[str, str]:
+def worker_environment(nats_url: str, own_server: bool, monitor_url: str | None = None) -> dict[str, str]:
     """Variables for the worker: ours, but with the address of the broker.
 
     Args:
         nats_url: of the broker.
         own_server: whether it is the embedded one, which knows no users: our credentials are for another.
+        monitor_url: of the broker's monitoring port, where the worker sees whether it syncs what it acknowledges.
     """
     variables = {key: value for key, value in os.environ.items() if not (own_server and key.startswith("NATS_"))}
+    if monitor_url is not None:
+        variables["NATS_MONITOR_URL"] = monitor_url
     return {**variables, "NATS_URL": nats_url, "PYTHONUNBUFFERED": "1"}

@@ -86,4 +86,6 @@ def decode(data: bytes | msgspec.Raw, kind: type[T], encoding: Encoding) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         what = getattr(kind, "__name__", str(kind))
-        raise UndecodableMessage(what, bytes(data), str(error) or type(error).__name__) from error
+        # Nested too deeply: some hundred levels end the decoder, whose own words are about Python.
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UndecodableMessage(what, bytes(data), reason or type(error).__name__) from error

@@ -11,10 +11,14 @@
     │   └── Permanent            will fail again
     ├── UnknownModel             no such model in the registry
     ├── JobConflict              the job id is already taken by another job
-    ├── QueueFull                the broker refused the job: its stream is full
+    ├── QueueFull                the broker refused the message: its stream is at a limit
+    │   └── BrokerFull           all streams together are at the broker's storage limit
     ├── MessageTooLarge          a job does not fit one message
     ├── BrokerUnavailable        no answer from NATS, or it refused the connection
+    │   └── BrokerStorageFailing it answers, and stores nothing: its disk is full or broken
     ├── TopologyDrift            a stream or consumer exists with other settings than ours
+    ├── UnsafeBroker             the broker could lose or drop accepted jobs
+    ├── NoDeadLetter             no dead letter of this id
     ├── ResultTimeout            no result arrived in the time the caller gave
     ├── JobFailed                the job ended otherwise than `succeeded` (raised by `headrace.run`)
     ├── BlobError
@@ -29,6 +33,8 @@ Every error builds its own sentence: what was wrong, where, and what to do.
 """
 
 from enum import StrEnum
+
+import msgspec
 
 
 class Fault(StrEnum):
@@ -75,10 +81,16 @@ ENGINE_LOST = frozenset(
         ErrorCode.WORKER_LOST,
     }
 )
+# A reason may quote a name out of a message of 8 MiB; the result that carries it has to fit a message itself.
+MAX_REASON_CHARS = 1000
 
 
 class HeadraceError(Exception):
     """Base of every error Headrace raises on purpose."""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_REASON_CHARS else f"{text[:MAX_REASON_CHARS]}..."
 
 
 class SettingsError(HeadraceError):
@@ -100,8 +112,8 @@ class UndecodableMessage(HeadraceError):
     def __init__(self, what: str, data: bytes, reason: str) -> None:
         self.what = what
         self.data = data
-        self.reason = reason
-        super().__init__(f"not a valid {what}: {reason}")
+        self.reason = _shortened(reason)
+        super().__init__(f"not a valid {what}: {self.reason}")
 
 
 class InvalidSpec(HeadraceError):
@@ -140,9 +152,9 @@ class InvalidInput(Permanent):
     """
 
     def __init__(self, field: str, problem: str) -> None:
-        self.field = field
-        self.problem = problem
-        super().__init__(ErrorCode.INVALID_INPUT, f"{field}: {problem}", Fault.INPUT)
+        self.field = _shortened(field)
+        self.problem = _shortened(problem)
+        super().__init__(ErrorCode.INVALID_INPUT, f"{self.field}: {self.problem}", Fault.INPUT)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.field, self.problem))
@@ -166,13 +178,69 @@ class JobConflict(HeadraceError):
         super().__init__(f"job id {job_id!r} already belongs to another job: choose another id, or none")
 
 
-class QueueFull(HeadraceError):
-    """The broker refused a job because its stream is at a limit; nothing was lost, try again later."""
+class FullLimit(StrEnum):
+    """The limit of a stream that a message met; the values are the server's names for them."""
 
-    def __init__(self, subject: str, reason: str) -> None:
+    MESSAGES = "max_msgs"
+    BYTES = "max_bytes"
+    MESSAGES_PER_SUBJECT = "max_msgs_per_subject"
+    UNKNOWN = "unknown"
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """How full a stream is at the limit that was met: messages or bytes, as the limit says."""
+
+    stream: str
+    limit: FullLimit
+    used: int
+    allowed: int
+
+
+class QueueFull(HeadraceError):
+    """The broker refused a message because its stream is at a limit; nothing was lost, try again later.
+
+    `fill` has the numbers, or None where these credentials may not ask for them.
+    """
+
+    def __init__(self, subject: str, reason: str, fill: Fill | None = None) -> None:
         self.subject = subject
         self.reason = reason
-        super().__init__(f"the queue behind {subject} is full ({reason}): try again when it has drained")
+        self.fill = fill
+        super().__init__(
+            f"the queue behind {subject} is full ({reason}{_numbers(fill)}): nothing was stored; {_way_out(fill)}"
+        )
+
+
+def _numbers(fill: Fill | None) -> str:
+    if fill is None:
+        return ""
+    unit = "bytes" if fill.limit is FullLimit.BYTES else "messages"
+    return f"; stream {fill.stream}, {fill.limit}: {fill.used} of {fill.allowed} {unit}"
+
+
+def _way_out(fill: Fill | None) -> str:
+    if fill is not None and fill.limit is FullLimit.MESSAGES_PER_SUBJECT:
+        return "try again when some of these jobs have ended, or start more workers; other subjects still have room"
+    return "try again when it has drained, or start more workers"
+
+
+class BrokerFull(QueueFull):
+    """All streams together are at the storage limit of the broker, or of our account; nothing was lost.
+
+    `used_bytes` is what our account stores; None where it cannot be asked.
+    """
+
+    def __init__(self, subject: str, reason: str, used_bytes: int | None = None) -> None:
+        self.subject = subject
+        self.reason = reason
+        self.fill = None
+        self.used_bytes = used_bytes
+        used = "" if used_bytes is None else f"; {used_bytes} bytes are in use"
+        HeadraceError.__init__(
+            self,
+            f"the broker's storage limit is reached ({reason}{used}): {subject} takes nothing more and nothing was "
+            "stored; remove what is not needed, or raise `max_file_store` of the server, then try again",
+        )
 
 
 class MessageTooLarge(HeadraceError):
@@ -198,6 +266,24 @@ class BrokerUnavailable(HeadraceError):
         )
 
 
+class BrokerStorageFailing(BrokerUnavailable):
+    """NATS answers and the stream has a leader, yet nothing is stored: its disk is full or failing.
+
+    A server whose disk was full stores nothing after there is room again, until it is restarted.
+    """
+
+    def __init__(self, url: str, reason: str, stream: str) -> None:
+        self.url = url
+        self.reason = reason
+        self.stream = stream
+        HeadraceError.__init__(
+            self,
+            f"the NATS server at {url} answers, but stream {stream} stores nothing ({reason}): its disk is probably "
+            "full or broken. Make room, then restart nats-server: it does not recover by itself. Whether the message "
+            "was stored is not known; with the same id it is safe to send again",
+        )
+
+
 class TopologyDrift(HeadraceError):
     """Something on the broker has other settings than Headrace needs."""
 
@@ -207,6 +293,28 @@ class TopologyDrift(HeadraceError):
         super().__init__(
             f"{what} exists with other settings: {'; '.join(differences)}. "
             "Change it to these values, or remove it when it is empty and let Headrace create it"
+        )
+
+
+class UnsafeBroker(HeadraceError):
+    """The broker could lose, drop or hide accepted jobs."""
+
+    def __init__(self, url: str, dangers: tuple[str, ...]) -> None:
+        self.url = url
+        self.dangers = dangers
+        super().__init__(
+            f"the broker at {url} is not safe for jobs: {'; '.join(dangers)} (`headrace doctor` says more). "
+            "To run on it all the same: --allow-unsafe-broker, or HEADRACE_ALLOW_UNSAFE_BROKER=1"
+        )
+
+
+class NoDeadLetter(HeadraceError):
+    """Nothing in DEAD has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"there is no dead letter of a job {job_id!r}: `headrace dead ls` lists them; one is kept for 30 days"
         )
 
 

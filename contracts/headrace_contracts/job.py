@@ -15,6 +15,9 @@ Scalar = str | int | float | bool | None
 # A day: beyond it a deadline protects nobody, and leases and results would have to outlive their streams.
 MAX_SECONDS = 86_400.0
 
+# The result returns it, so it must leave room there; it is for labels, not for data.
+MAX_METADATA_BYTES = 64 * 1024
+
 
 class JobBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The message body. Only `input` is required."""
@@ -26,7 +29,7 @@ class JobBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     ttl_s: float | None = None
     """Longest wait in the queue in seconds; then the job ends as `expired`."""
     metadata: dict[str, Scalar] = {}
-    """Returned with the result, never read."""
+    """Returned with the result, never read; at most 64 KiB as JSON."""
     batch: str | None = None
     """A name shared by jobs that were submitted together."""
     trace: str | None = None
@@ -37,6 +40,9 @@ class JobBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
             seconds = getattr(self, name)
             if seconds is not None and not 0 < seconds <= MAX_SECONDS:
                 raise ValueError(f"`{name}` is {seconds:g} and must be over 0 and at most {MAX_SECONDS:g}")
+        # Encoding costs a microsecond for a few labels, and nothing for most jobs, which have none.
+        if self.metadata and (size_bytes := len(msgspec.json.encode(self.metadata))) > MAX_METADATA_BYTES:
+            raise ValueError(f"`metadata` takes {size_bytes} bytes as JSON and must take at most {MAX_METADATA_BYTES}")
 
 
 class Job(msgspec.Struct, frozen=True):

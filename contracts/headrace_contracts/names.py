@@ -56,8 +56,20 @@ class Header(StrEnum):
     JOB_ID = "Nats-Msg-Id"
     TRACEPARENT = "traceparent"
     VERSION = "Headrace-Version"
+    REDRIVE_OF = "Headrace-Redrive-Of"
+    """Of a job that was a dead letter: the id it had then."""
+
+
+class DeadHeader(StrEnum):
+    """What a worker writes beside the message it keeps in DEAD; a client's own headers of these names are dropped."""
+
+    REASON = "Headrace-Reason"
+    SUBJECT = "Headrace-Subject"
+    """Where the message was published."""
     LAST_LINES = "Headrace-Last-Lines"
-    """In DEAD: what the engine wrote to stderr before it died of the job, newest last, joined by ` | `."""
+    """What the engine wrote last on its standard error, lines joined by ` | `."""
+    LEFT_OUT_BYTES = "Headrace-Left-Out-Bytes"
+    """Size of a body that did not fit beside the rest; the message is kept without it."""
 
 
 class JobAddress(msgspec.Struct, frozen=True):

@@ -30,6 +30,14 @@ class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str | None = None
     ca: str | None = None
     inbox_prefix: str = "_INBOX"
+    monitor_url: str | None = None
+    """The server's monitoring port, as in `http://127.0.0.1:8222`; one of each server, separated by commas."""
+
+    def __post_init__(self) -> None:
+        for url in (self.monitor_url or "").split(","):
+            parts = urlsplit(url)
+            if url and (parts.scheme not in ("http", "https") or not parts.netloc):
+                raise ValueError(f"`monitor_url` is {self.monitor_url!r} and must look like http://host:8222")
 
 
 class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,6 +100,7 @@ _VARIABLES = {
     "NATS_KEY": ("nats", "key"),
     "NATS_CA": ("nats", "ca"),
     "NATS_INBOX_PREFIX": ("nats", "inbox_prefix"),
+    "NATS_MONITOR_URL": ("nats", "monitor_url"),
     "S3_ENDPOINT_URL": ("s3", "endpoint_url"),
     "AWS_ACCESS_KEY_ID": ("s3", "access_key_id"),
     "AWS_SECRET_ACCESS_KEY": ("s3", "secret_access_key"),

@@ -107,6 +107,12 @@ class Connection:
         """Largest message the server takes, headers included."""
         return int(self.nc.max_payload)
 
+    @property
+    def server_version(self) -> str:
+        """Version of the server we are connected to, as in `2.15.1`."""
+        version = self.nc.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after every reconnect; it must not raise. Returns a function that ends this."""
         self._on_reconnect.append(callback)

@@ -10,6 +10,7 @@ from nats.js import api
 from headrace_contracts.errors import TopologyDrift, UnknownModel
 from headrace_contracts.names import Bucket, Lane, Stream, consumer_filter, consumer_name
 from headrace_storage.connection import Connection
+from headrace_storage.drift import differences
 
 DAY_S = 86_400.0
 ACK_WAIT_S = 30.0
@@ -61,6 +62,7 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
         api.StreamConfig(
             name=Stream.RESULTS,
             subjects=["results.*.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
             # One message per subject, and never another in its place: the broker itself keeps a result final.
             discard=api.DiscardPolicy.NEW,
@@ -74,6 +76,7 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
         api.StreamConfig(
             name=Stream.EVENTS,
             subjects=["events.*.*.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
             # Memory: a token a message would cost a disk sync each, and an event is worth nothing after the result.
             storage=api.StorageType.MEMORY,
             discard=api.DiscardPolicy.OLD,
@@ -85,6 +88,7 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
         api.StreamConfig(
             name=Stream.DEAD,
             subjects=["dead.*.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
             storage=api.StorageType.FILE,
             discard=api.DiscardPolicy.NEW,
             max_bytes=limits.dead_bytes,
@@ -113,6 +117,29 @@ def bucket_configs(limits: StorageLimits) -> list[api.KeyValueConfig]:
         # On disk, so that the end of the broker ends no leadership.
         api.KeyValueConfig(bucket=Bucket.LEASES, ttl=LEASE_TTL_S, max_bytes=1 << 20, replicas=limits.replicas),
     ]
+
+
+def bucket_stream_config(bucket: api.KeyValueConfig) -> api.StreamConfig:
+    """The stream that the client makes for a bucket, to hold the one there is against."""
+    return api.StreamConfig(
+        name=f"KV_{bucket.bucket}",
+        subjects=[f"$KV.{bucket.bucket}.>"],
+        retention=api.RetentionPolicy.LIMITS,
+        storage=bucket.storage or api.StorageType.FILE,
+        discard=api.DiscardPolicy.NEW,
+        max_msgs_per_subject=bucket.history,
+        max_bytes=bucket.max_bytes,
+        max_age=bucket.ttl,
+        allow_direct=bool(bucket.direct),
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        num_replicas=bucket.replicas,
+    )
+
+
+def topology_streams(limits: StorageLimits) -> list[api.StreamConfig]:
+    """Every stream there must be: the four, and those behind the buckets."""
+    return [*stream_configs(limits), *(bucket_stream_config(bucket) for bucket in bucket_configs(limits))]
 
 
 def consumer_config(model: str, lane: Lane, ack_wait_s: float = ACK_WAIT_S) -> api.ConsumerConfig:
@@ -144,7 +171,10 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
             try:
                 await connection.js.create_key_value(config=bucket)
             except nats.js.errors.BadRequestError as error:
-                raise TopologyDrift(f"bucket {bucket.bucket}", (str(error.description),)) from error
+                wanted = bucket_stream_config(bucket)
+                found = (await connection.js.stream_info(str(wanted.name))).config
+                differing = differences(wanted, found) or (str(error.description),)
+                raise TopologyDrift(f"bucket {bucket.bucket}", differing) from error
 
 
 async def ensure_consumers(connection: Connection, model: str, ack_wait_s: float = ACK_WAIT_S) -> None:
@@ -195,12 +225,5 @@ async def _ensure_stream(connection: Connection, wanted: api.StreamConfig) -> No
 def _refuse_drift(
     what: str, wanted: api.StreamConfig | api.ConsumerConfig, found: api.StreamConfig | api.ConsumerConfig
 ) -> None:
-    """Compare every field we set; the server fills in the others."""
-    unset = vars(type(wanted)())
-    differences = tuple(
-        f"{field} is {getattr(found, field)!r}, not {value!r}"
-        for field, value in vars(wanted).items()
-        if value != unset[field] and getattr(found, field) != value
-    )
-    if differences:
-        raise TopologyDrift(what, differences)
+    if differing := differences(wanted, found):
+        raise TopologyDrift(what, differing)

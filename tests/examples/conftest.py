@@ -53,7 +53,12 @@ async def _serving(server: NatsServer, specs: list[ModelSpec], folder: Path) -> 
         worker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "headrace_workers"),
             *(argument for spec in specs for argument in ("--model", spec.name)),
-            env={**os.environ, "NATS_URL": server.url, "HEADRACE_CACHE_DIR": str(WEIGHTS)},
+            env={
+                **os.environ,
+                "NATS_URL": server.url,
+                "HEADRACE_CACHE_DIR": str(WEIGHTS),
+                "HEADRACE_ALLOW_UNSAFE_BROKER": "1",
+            },
             stderr=log,
         )
     try:

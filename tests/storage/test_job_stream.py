@@ -62,7 +62,7 @@ async def test_a_full_queue_is_an_error_and_loses_nothing(connection: Connection
     await ensure_consumers(connection, "full")
     for _ in range(3):
         await submit(connection, "full", body(), uuid.uuid4().hex)
-    with pytest.raises(QueueFull, match=r"jobs\.t\.full\.normal is full \(maximum messages per subject exceeded\)"):
+    with pytest.raises(QueueFull, match=r"jobs\.t\.full\.normal is full \(maximum messages per subject exceeded;"):
         await submit(connection, "full", body(), uuid.uuid4().hex)
     assert sum(lane.waiting for lane in await backlog(connection, "full")) == 3
 

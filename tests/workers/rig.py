@@ -44,7 +44,7 @@ class Rig:
         self.connection = connection
         self.model = model
         self.folder = folder
-        self.environment = {**os.environ, "NATS_URL": server.url}
+        self.environment = {**os.environ, "NATS_URL": server.url, "HEADRACE_ALLOW_UNSAFE_BROKER": "1"}
         self.workers: list[asyncio.subprocess.Process] = []
 
     async def add_model(self, **changes: object) -> ModelSpec:

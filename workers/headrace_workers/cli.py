@@ -21,17 +21,23 @@ from headrace_workers.worker import GRACE_S, Worker
 @click.option(
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
-def worker(models: tuple[str, ...], grace_s: float, log_level: str) -> None:
+@click.option(
+    "--allow-unsafe-broker",
+    is_flag=True,
+    envvar="HEADRACE_ALLOW_UNSAFE_BROKER",
+    help="Work on a broker that could lose or drop accepted jobs.",
+)
+def worker(models: tuple[str, ...], grace_s: float, log_level: str, allow_unsafe_broker: bool) -> None:
     """Run jobs of some models until SIGTERM or Ctrl-C; then finish what runs, give back the rest, and exit 0.
 
     The broker and the blob store are found as by every other command: NATS_URL, S3_ENDPOINT_URL, headrace.toml.
     """
     configure_logs(log_level)
-    asyncio.run(_serve(models, grace_s))
+    asyncio.run(_serve(models, grace_s, allow_unsafe_broker))
 
 
-async def _serve(models: tuple[str, ...], grace_s: float) -> None:
-    serving = Worker(load_settings(), models, SystemClock(), grace_s)
+async def _serve(models: tuple[str, ...], grace_s: float, allow_unsafe_broker: bool) -> None:
+    serving = Worker(load_settings(), models, SystemClock(), grace_s, allow_unsafe_broker=allow_unsafe_broker)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.stop)

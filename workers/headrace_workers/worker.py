@@ -24,6 +24,7 @@ from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
 from headrace_workers.admission import check_defaults
+from headrace_workers.broker_safety import refuse_unsafe
 from headrace_workers.company import Company
 from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
@@ -46,8 +47,17 @@ CHANGES_TOGETHER_S = 0.05
 class Worker:
     """Serves some models until it is told to stop."""
 
-    def __init__(self, settings: Settings, models: tuple[str, ...], clock: Clock, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: tuple[str, ...],
+        clock: Clock,
+        grace_s: float = GRACE_S,
+        *,
+        allow_unsafe_broker: bool = False,
+    ) -> None:
         self._settings = settings
+        self._allow_unsafe_broker = allow_unsafe_broker
         self._models = models
         self._clock = clock
         self._grace_s = grace_s
@@ -70,6 +80,7 @@ class Worker:
             BrokerUnavailable: no broker at the start, or the connection was given up for good.
             UnknownModel: one of the models is not in the registry.
             TopologyDrift: the broker has other settings than Headrace needs.
+            UnsafeBroker: the broker could lose accepted jobs, and that was not allowed.
         """
         try:
             await self._run()
@@ -84,6 +95,7 @@ class Worker:
             open_blobs(self._settings, connection.nc) as blobs,
             InputDecoder() as decoder,
         ):
+            await refuse_unsafe(connection, self._settings.nats, self._models, allow_unsafe=self._allow_unsafe_broker)
             await ensure_topology(connection)
             specs = [await get_model(connection, name) for name in self._models]
             with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
