@@ -39,6 +39,7 @@ class StreamSeen(msgspec.Struct, frozen=True):
     """Settings that are not ours; see `drift`."""
     drops_oldest: bool = False
     """Its discard policy is `old`: full, it drops what it accepted."""
+    in_memory: bool = False
     used_bytes: int = 0
     max_bytes: int = -1
     fullest_subject: str = ""
@@ -87,7 +88,10 @@ class Observation(msgspec.Struct, frozen=True):
     models_unseen: str = ""
     engines: tuple[tuple[str, EngineState], ...] = ()
     """Model and state of every engine of every worker that is alive."""
+    blobs_sight: Sight = Sight.MISSING
+    """Of the stream that keeps blobs where there is no S3; it is made when it is first opened."""
     blobs_place: str = ""
+    """Where the probe was put; empty if it was not tried."""
     blobs_failure: str | None = None
     """Why the probe of the object store failed; None if it did not."""
     denials: tuple[Denial, ...] = ()

@@ -8,7 +8,7 @@ from nats.js import api
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable, InvalidSpec
-from headrace_contracts.names import Lane, Stream, consumer_name
+from headrace_contracts.names import BLOB_BUCKET, Bucket, Lane, Stream, consumer_name
 from headrace_contracts.settings import NatsSettings
 from headrace_storage.connection import Connection
 from headrace_storage.doctor.asking import Silence, ask
@@ -19,6 +19,17 @@ from headrace_storage.registry import model_names
 from headrace_storage.topology import StorageLimits, consumer_config, topology_streams
 from headrace_storage.workers import list_workers
 
+# The object store's stream; its size may be chosen.
+_BLOBS = api.StreamConfig(
+    name=f"OBJ_{BLOB_BUCKET}",
+    subjects=[f"$O.{BLOB_BUCKET}.C.>", f"$O.{BLOB_BUCKET}.M.>"],
+    retention=api.RetentionPolicy.LIMITS,
+    storage=api.StorageType.FILE,
+    discard=api.DiscardPolicy.NEW,
+    allow_rollup_hdrs=True,
+    allow_direct=True,
+)
+
 
 async def observe(
     connection: Connection, settings: NatsSettings, clock: Clock, limits: StorageLimits | None = None
@@ -26,17 +37,21 @@ async def observe(
     """Everything but what has to be tried out: see `probe` for the object store and the credentials' rights."""
     seen = await observe_server(connection, settings)
     streams = await _streams(connection, limits or StorageLimits())
-    models, unseen = await _models(connection)
+    # Made when it is first opened, and not at all where blobs are in S3.
+    blobs = await observe_stream(connection, _BLOBS)
+    denied = {stream.name for stream in streams if stream.sight is Sight.DENIED}
+    models, unseen = (None, "denied") if f"KV_{Bucket.MODELS}" in denied else await _models(connection)
     account = await ask(connection, "$JS.API.INFO")
     return msgspec.structs.replace(
         seen,
         jetstream_used_bytes=0 if isinstance(account, Silence) else int(account.get("storage", 0)),
         clock_ahead_s=await _clock_ahead(connection, clock, streams),
-        streams=streams,
+        streams=(*streams, blobs) if blobs.sight is Sight.THERE else streams,
+        blobs_sight=blobs.sight,
         models=models,
         models_unseen=unseen,
         consumers=await observe_consumers(connection, models or ()),
-        engines=await _engines(connection),
+        engines=() if f"KV_{Bucket.WORKERS}" in denied else await _engines(connection),
     )
 
 
@@ -70,6 +85,7 @@ async def observe_stream(connection: Connection, wanted: api.StreamConfig) -> St
         sight=Sight.THERE,
         differences=differences(wanted, found),
         drops_oldest=found.discard == api.DiscardPolicy.OLD and wanted.discard == api.DiscardPolicy.NEW,
+        in_memory=found.storage == api.StorageType.MEMORY,
         used_bytes=int(state["bytes"]),
         max_bytes=int(found.max_bytes if found.max_bytes is not None else -1),
         fullest_subject=str(fullest),

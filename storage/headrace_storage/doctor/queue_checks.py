@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from headrace_contracts.heartbeat import EngineState
+from headrace_contracts.names import Stream
 from headrace_storage.doctor.finding import Finding, Level
 from headrace_storage.doctor.observation import Observation, Sight
 from headrace_storage.topology import ACK_WAIT_S
@@ -10,13 +11,15 @@ from headrace_storage.topology import ACK_WAIT_S
 NEAR_FULL = 0.8
 FULL = 0.99
 
+_OPERATOR = "try an operator's credentials"
+
 
 def check_streams(seen: Observation) -> Iterator[Finding]:
     """Every stream and bucket is there, with our settings; all that differs is named."""
     for stream in seen.streams:
         check = f"stream {stream.name}"
         if stream.sight is Sight.DENIED:
-            yield Finding(check, Level.UNKNOWN, "these credentials may not look at it", "ask an operator's credentials")
+            yield Finding(check, Level.UNKNOWN, "these credentials may not look at it", _OPERATOR)
         elif stream.sight is Sight.MISSING:
             yield Finding(
                 check, Level.FAIL, "there is none", "`headrace models add FILE.toml`, or a worker's start, creates it"
@@ -35,7 +38,7 @@ def check_streams(seen: Observation) -> Iterator[Finding]:
 def check_room(seen: Observation) -> Iterator[Finding]:
     """No stream is near its limits. One that drops its oldest is full by design."""
     for stream in seen.streams:
-        if stream.sight is not Sight.THERE or stream.name == "EVENTS":
+        if stream.sight is not Sight.THERE or stream.name == Stream.EVENTS:
             continue
         used = stream.used_bytes / stream.max_bytes if stream.max_bytes > 0 else 0.0
         if used > NEAR_FULL:
@@ -65,7 +68,7 @@ _HOW_TO_MAKE_ROOM = {
 def check_consumers(seen: Observation) -> Iterator[Finding]:
     """Every model of the registry has its consumers, and they deliver a job until it is settled."""
     if seen.models is None:
-        yield Finding("models", Level.UNKNOWN, f"the registry cannot be read: {seen.models_unseen}")
+        yield Finding("models", Level.UNKNOWN, f"the registry cannot be read: {seen.models_unseen}", _OPERATOR)
         return
     for model in seen.models:
         lanes = [consumer for consumer in seen.consumers if consumer.model == model]
@@ -73,7 +76,7 @@ def check_consumers(seen: Observation) -> Iterator[Finding]:
         for consumer in problems:
             check = f"consumer {consumer.name}"
             if consumer.sight is Sight.DENIED:
-                yield Finding(check, Level.UNKNOWN, "these credentials may not look at it")
+                yield Finding(check, Level.UNKNOWN, "these credentials may not look at it", _OPERATOR)
             elif consumer.sight is Sight.MISSING:
                 yield Finding(
                     check, Level.FAIL, "there is none: its jobs wait for ever", "`headrace models add` it again"
@@ -124,7 +127,14 @@ def check_blobs(seen: Observation) -> Iterator[Finding]:
             f"{seen.blobs_place}: {seen.blobs_failure}",
             "check S3_ENDPOINT_URL and its credentials, or JetStream's room: jobs with files cannot run",
         )
-    elif seen.blobs_place:
+    elif not seen.blobs_place:
+        yield Finding(
+            "object store",
+            Level.WARNING,
+            "these credentials may not use the one in JetStream",
+            "fine unless they are for workers, or for clients that send files",
+        )
+    else:
         yield Finding("object store", Level.OK, f"{seen.blobs_place}: put, stat, get and delete of a probe")
 
 

@@ -13,6 +13,9 @@ from headrace_storage.doctor.queue_checks import check_consumers
 from headrace_storage.doctor.server_checks import check_sync, check_version
 from headrace_storage.topology import StorageLimits, topology_streams
 
+# Settings of a consumer with which jobs are given up, forgotten or repeated by the server.
+_UNSAFE = ("max_deliver ", "backoff ", "filter_subject ", "inactive_threshold ", "headers_only ", "ack_policy ")
+
 
 async def examine_safety(connection: Connection, settings: NatsSettings, models: tuple[str, ...]) -> list[Finding]:
     """What makes, or may make, the broker unsafe for jobs of these models; empty if all is well.
@@ -28,7 +31,11 @@ async def examine_safety(connection: Connection, settings: NatsSettings, models:
         seen,
         streams=tuple(streams),
         models=models,
-        consumers=tuple(consumer for consumer in consumers if consumer.differences),
+        consumers=tuple(
+            msgspec.structs.replace(consumer, differences=unsafe)
+            for consumer in consumers
+            if (unsafe := tuple(said for said in consumer.differences if said.startswith(_UNSAFE)))
+        ),
     )
     return dangers(seen)
 
