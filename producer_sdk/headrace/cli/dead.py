@@ -125,7 +125,8 @@ def redrive_(ctx: click.Context, job_id: str | None, every: bool, model: str, te
 @_model
 @_tenant
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def drop(job_id: str | None, every: bool, model: str, tenant: str, yes: bool) -> None:
+@click.pass_context
+def drop(ctx: click.Context, job_id: str | None, every: bool, model: str, tenant: str, yes: bool) -> None:
     """Remove dead letters for good; their results stay."""
 
     _check_choice(job_id, every=every)
@@ -137,8 +138,10 @@ def drop(job_id: str | None, every: bool, model: str, tenant: str, yes: bool) ->
         return len(letters), letters
 
     count, letters = with_client(look)
-    if count and not yes:
-        click.confirm(f"Remove {count} dead letter{'s' if count > 1 else ''} for good?", abort=True)
+    question = f"Remove {count} dead letter{'s' if count > 1 else ''} for good?"
+    if count and not yes and not click.confirm(question):
+        click.echo("nothing was removed", err=True)
+        ctx.exit(FAILED)
 
     async def remove(client: Client) -> int:
         if job_id is None:
