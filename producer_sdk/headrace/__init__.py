@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from headrace.results import JobResult, ResultArtifact
     from headrace_contracts.errors import (
         BlobError,
+        BrokerFull,
+        BrokerStorageFailing,
         BrokerUnavailable,
         HeadraceError,
         InvalidInput,
@@ -42,6 +44,8 @@ _HOMES = {
     "headrace.job_status": ("JobState", "JobStatus"),
     "headrace_contracts.errors": (
         "BlobError",
+        "BrokerFull",
+        "BrokerStorageFailing",
         "BrokerUnavailable",
         "HeadraceError",
         "InvalidInput",
@@ -59,6 +63,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BatchIncomplete",
     "BlobError",
+    "BrokerFull",
+    "BrokerStorageFailing",
     "BrokerUnavailable",
     "Client",
     "Handle",

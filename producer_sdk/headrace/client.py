@@ -110,11 +110,12 @@ class Client:
         Raises:
             UnknownModel: no such model.
             InvalidInput: names the field and the limit it broke; nothing was sent.
-            QueueFull: the broker takes no more jobs now.
+            QueueFull: the broker takes no more jobs now: this queue is full, or (`BrokerFull`) all of its storage.
             JobConflict: another job has this id.
             MessageTooLarge: the job does not fit one message.
             BlobError: a file could not be uploaded.
-            BrokerUnavailable: no receipt; with a `job_id` it is safe to submit again.
+            BrokerUnavailable: no receipt; with a `job_id` it is safe to submit again. `BrokerStorageFailing`: the
+                broker answers, and stores nothing.
         """
         order = Order(lane=lane, timeout_s=timeout_s, ttl_s=ttl_s, metadata=metadata or {})
         job_id = uuid4().hex if job_id is None else check_token("job id", job_id)

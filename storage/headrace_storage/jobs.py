@@ -5,7 +5,7 @@ import nats.js.errors
 
 from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
-from headrace_contracts.errors import JobConflict
+from headrace_contracts.errors import JobConflict, MessageTooLarge
 from headrace_contracts.job import JobBody
 from headrace_contracts.names import Header, Lane, Stream, consumer_name, job_id_of_sequence, jobs_subject
 from headrace_storage.connection import Connection
@@ -15,6 +15,8 @@ CONTRACT_VERSION = "1"
 
 # "sequence not found" and "no message found": which one depends on whether the stream was ever that long.
 _ALREADY_GONE = (10043, 10057)
+# A job that dies is kept beside the reason, and may be sent again under another id: that must fit a message too.
+ROOM_FOR_A_REASON_BYTES = 8 * 1024
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -60,13 +62,17 @@ async def submit_job(
             named after its place in the stream, and a publish whose receipt is lost is not tried again by itself.
 
     Raises:
-        QueueFull: the stream is at a limit.
+        QueueFull: the stream is at a limit; `BrokerFull`: the broker's storage is.
         MessageTooLarge: the job does not fit one message.
         JobConflict: another job has this id.
-        BrokerUnavailable: no receipt; with a `job_id` it is safe to submit again.
+        BrokerUnavailable: no receipt; with a `job_id` it is safe to submit again. `BrokerStorageFailing`: the broker
+            answers, and stores nothing.
     """
     subject = jobs_subject(tenant, model, lane)
     data = codec.encode(body, encoding)
+    most_bytes = connection.max_payload_bytes - ROOM_FOR_A_REASON_BYTES
+    if len(data) > most_bytes:
+        raise MessageTooLarge(len(data), most_bytes)
     headers = {Header.CONTENT_TYPE.value: encoding.value, Header.VERSION.value: CONTRACT_VERSION}
     if job_id is not None:
         headers[Header.JOB_ID] = job_id

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 from command_line import Headrace
+from staged_worker import ECHO
 
+from headrace.cli.failures import exit_code_of
+from headrace_contracts.errors import BrokerStorageFailing
+from headrace_contracts.settings import NatsSettings
 from headrace_local.nats_server import NatsServer
+from headrace_storage.connection import Connection
+from headrace_storage.registry import add_model
+from headrace_storage.topology import StorageLimits, ensure_topology
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +94,32 @@ async def test_a_broker_that_is_down_is_exit_code_3(headrace_command: Headrace, 
     assert (ended.code, ended.out) == (3, "")
     assert f"error: no NATS server with JetStream at {url}" in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+async def test_a_full_queue_is_exit_code_3_and_says_which_limit(headrace_command: Headrace, tmp_path: Path) -> None:
+    async with NatsServer(tmp_path, sync_always=False) as server:
+        async with Connection(NatsSettings(url=server.url)) as connection:
+            await ensure_topology(connection, StorageLimits(jobs_per_subject=2))
+            await add_model(connection, ECHO)
+        arguments = ("submit", ECHO.name, "echo=a", "--repeat", "5")
+        ended = await (await headrace_command(*arguments, NATS_URL=server.url)).end()
+    assert ended.code == 3, ended.err
+    assert "max_msgs_per_subject: 2 of 2 messages" in ended.err
+
+
+async def test_a_full_broker_is_exit_code_3(headrace_command: Headrace, tmp_path: Path) -> None:
+    async with NatsServer(tmp_path, sync_always=False) as server, Connection(NatsSettings(url=server.url)) as admin:
+        await ensure_topology(admin)
+        await add_model(admin, ECHO)
+    async with NatsServer(tmp_path, sync_always=False, max_store_bytes=20_000) as server:
+        arguments = ("submit", ECHO.name, "echo=" + "a" * 5000, "--repeat", "9")
+        ended = await (await headrace_command(*arguments, NATS_URL=server.url)).end()
+    assert ended.code == 3, ended.err
+    assert "the broker's storage limit is reached" in ended.err
+
+
+def test_a_failing_disk_is_exit_code_3() -> None:
+    assert exit_code_of(BrokerStorageFailing("nats://a", "publishes time out", "JOBS")) == 3
 
 
 class LockedServer(NatsServer):

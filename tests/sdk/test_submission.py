@@ -10,7 +10,7 @@ from staged_worker import DRAW
 import headrace
 from headrace import BatchIncomplete, Client, InvalidInput, Settings
 from headrace.submission import IN_FLIGHT, in_flight
-from headrace_contracts.errors import InvalidName, MessageTooLarge, QueueFull
+from headrace_contracts.errors import Fill, FullLimit, InvalidName, MessageTooLarge, QueueFull
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import DEFAULT_TENANT
 from headrace_contracts.settings import NatsSettings
@@ -81,8 +81,9 @@ async def test_a_wrong_order_is_refused(client: Client, order: dict[str, object]
 
 
 async def test_a_job_that_fits_no_message_is_refused_and_the_client_lives_on(client: Client) -> None:
-    with pytest.raises(MessageTooLarge, match=r"9[0-9]{6} bytes and the broker takes 8388608"):
-        await client.submit("draw", prompt="star", metadata={"note": "x" * 9_000_000})
+    with pytest.raises(BatchIncomplete, match=r"9[0-9]{6} bytes and the broker takes 8380416") as caught:
+        await client.submit_many("draw", [{"prompt": "star"}], batch="x" * 9_000_000)
+    assert isinstance(caught.value.cause, MessageTooLarge)
     assert await client.submit("draw", prompt="star")
 
 
@@ -108,11 +109,28 @@ async def test_a_full_queue_is_an_error_and_a_batch_says_what_it_took(small: Cli
     with pytest.raises(BatchIncomplete, match=r"10 of 25 jobs of batch .* were accepted, then: the queue") as caught:
         await small.submit_many("draw", [{"prompt": f"{n} stars"} for n in range(25)])
 
+    assert isinstance(caught.value.cause, QueueFull)
+    assert caught.value.cause.fill == Fill("JOBS", FullLimit.MESSAGES_PER_SUBJECT, 10, 10)
     for handle in caught.value.handles:
         assert (await handle.status()).state == "queued"
     with pytest.raises(QueueFull):
         await small.submit("draw", prompt="star")
     assert await caught.value.handles[0].cancel() == "canceled"
+
+
+async def test_metadata_that_is_no_label_is_refused(small: Client) -> None:
+    with pytest.raises(InvalidInput, match="`metadata` takes 70008 bytes as JSON and must take at most 65536"):
+        await small.submit("draw", prompt="star", metadata={"a": "x" * 70_000})
+
+
+async def test_an_input_that_is_nested_too_deeply_is_refused(small: Client) -> None:
+    deep: object = 1
+    for _ in range(10_000):
+        deep = [deep]
+    with pytest.raises(InvalidInput):
+        await small.submit("draw", prompt=deep)
+    with pytest.raises(InvalidInput):
+        await small.submit("draw", prompt="star", metadata={"a": deep})  # type: ignore[dict-item]
 
 
 async def test_a_new_limit_is_seen_and_an_old_one_is_asked_for_once(small: Client) -> None:

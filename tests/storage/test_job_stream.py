@@ -74,6 +74,13 @@ async def test_a_job_larger_than_a_message_is_refused_before_it_is_sent(connecti
     assert (await submit(connection, "m2", body(), "small")).sequence
 
 
+async def test_a_job_leaves_room_for_the_reason_it_may_die_of(connection: Connection) -> None:
+    """Else it could not be kept as a dead letter, nor be redriven."""
+    with pytest.raises(MessageTooLarge):
+        await submit(connection, "m", body("x" * ((8 << 20) - 4096)), "too-large")
+    assert (await submit(connection, "m", body("x" * ((8 << 20) - 16_384)), "large")).sequence
+
+
 async def test_a_submit_with_an_id_gets_through_a_restart_of_the_broker(tmp_path: Path) -> None:
     async with NatsServer(tmp_path) as server, Connection(NatsSettings(url=server.url)) as connection:
         await ensure_topology(connection)
