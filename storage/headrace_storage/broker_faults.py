@@ -8,7 +8,6 @@ import asyncio
 
 import msgspec
 import nats.errors
-import nats.js.errors
 
 from headrace_contracts.errors import (
     BrokerFull,
@@ -16,6 +15,7 @@ from headrace_contracts.errors import (
     BrokerUnavailable,
     Fill,
     FullLimit,
+    HeadraceError,
     QueueFull,
 )
 from headrace_contracts.names import Stream
@@ -130,5 +130,5 @@ async def _ask(connection: Connection, operation: str, payload: bytes, timeout_s
     """The answer to a request of the JetStream API; None without one, for whatever reason."""
     try:
         return await connection.request(f"$JS.API.{operation}", payload, timeout_s)
-    except (BrokerUnavailable, nats.js.errors.APIError):
+    except HeadraceError:  # silence, or a refusal: either way there are no numbers
         return None

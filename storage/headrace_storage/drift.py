@@ -18,7 +18,7 @@ _MUST_STAY_OFF = (
 )
 
 # Compared although our value is the client's default.
-_ALWAYS_OURS = ("retention", "storage", "ack_policy", "deliver_policy", "replay_policy")
+_ALWAYS_OURS = ("ack_policy", "deliver_policy", "replay_policy")
 
 
 def differences(

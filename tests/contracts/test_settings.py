@@ -93,3 +93,16 @@ def test_files_are_kept_for_as_long_as_the_file_says() -> None:
 def test_a_time_that_would_remove_what_is_in_use_is_refused(line: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         parse_settings(f"[reaper]\n{line}", "here", {}, {})
+
+
+def test_the_monitoring_port_of_one_server_or_of_several() -> None:
+    one = parse_settings("", "-", {"NATS_MONITOR_URL": "http://127.0.0.1:8222"}, {})
+    assert one.nats.monitor_url == "http://127.0.0.1:8222"
+    several = parse_settings('[nats]\nmonitor_url = "http://a:8222,https://b:8222"', "-", {}, {})
+    assert several.nats.monitor_url == "http://a:8222,https://b:8222"
+
+
+@pytest.mark.parametrize("url", ["localhost:8222", "nats://a:4222", "http://", "http://a:8222,b"])
+def test_a_monitoring_port_that_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"`monitor_url` is .* and must look like http://host:8222"):
+        parse_settings("", "-", {"NATS_MONITOR_URL": url}, {})

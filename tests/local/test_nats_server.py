@@ -1,9 +1,12 @@
 """The embedded nats-server: its port and store outlive it, and what keeps it from starting is said."""
 
+import asyncio
 import socket
 import sys
+import urllib.request
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -42,6 +45,31 @@ async def test_port_and_store_survive_a_kill(tmp_path: Path) -> None:
         await server.start()
         assert server.port == port
         assert await read_one(server) == b"still here"
+
+
+async def test_the_monitoring_port_is_on_loopback_and_survives_a_kill(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as server:
+        url = server.monitor_url
+        await server.kill()
+        await server.start()
+        assert server.monitor_url == url
+        config = await asyncio.to_thread(lambda: urllib.request.urlopen(f"{url}/jsz", timeout=5).read())
+        listening = {c.laddr.ip for c in psutil.Process(server.pid).net_connections() if c.status == "LISTEN"}
+    assert msgspec.json.decode(config)["config"]["sync_always"] is True
+    assert listening == {"127.0.0.1"}
+
+
+async def test_a_monitoring_port_that_is_taken_keeps_no_later_start_from_succeeding(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as server:
+        await server.kill()
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", server.monitor_port))
+            taken.listen()
+            with pytest.raises(NatsServerError):
+                await server.start()
+            await server.start()
+            assert server.monitor_port != taken.getsockname()[1]
 
 
 async def test_another_server_on_the_same_folder_finds_what_was_stored(tmp_path: Path) -> None:

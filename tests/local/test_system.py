@@ -9,6 +9,7 @@ import psutil
 import pytest
 from processes import until
 
+from headrace_contracts.clock import SystemClock
 from headrace_contracts.errors import BrokerUnavailable, HeadraceError
 from headrace_contracts.heartbeat import EngineState, EngineStatus
 from headrace_contracts.model import EngineKind, ModelSpec
@@ -20,6 +21,8 @@ from headrace_local.models import ModelUnavailableError
 from headrace_local.nats_server import RANDOM_PORT, NatsServerError
 from headrace_local.system import Event, LocalSystem
 from headrace_local.worker_process import WorkerError
+from headrace_storage.connection import Connection
+from headrace_storage.doctor import Level, examine
 
 
 def synthetic(name: str = "a", **fields: object) -> ModelSpec:
@@ -45,6 +48,18 @@ async def test_models_become_ready_and_leaving_stops_everything(tmp_path: Path) 
         assert system.worker_pid is not None
     assert {e.model for e in events if isinstance(e, EngineStatus) and e.state is EngineState.READY} == {"a", "b"}
     assert children() == []
+
+
+async def test_our_own_broker_is_seen_to_be_safe_by_the_doctor_and_the_worker(tmp_path: Path) -> None:
+    async with system_of(tmp_path, synthetic("a")) as system:
+        async with asyncio.timeout(60):
+            assert await system.wait_settled() == []
+        async with Connection(system.settings.nats) as connection:
+            rows = await examine(connection, system.settings, SystemClock())
+    assert [row for row in rows if row.level is not Level.OK] == []
+    log = (tmp_path / "worker.log").read_text()
+    assert "worker started" in log
+    assert "may not be safe" not in log
 
 
 async def test_a_model_that_cannot_be_loaded_is_named_and_the_others_run(tmp_path: Path) -> None:

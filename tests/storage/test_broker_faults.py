@@ -115,7 +115,7 @@ class LimitedAccount(NatsServer):
 async def test_the_accounts_storage_limit(tmp_path: Path) -> None:
     async with connected(LimitedAccount(tmp_path)) as connection:
         await connection.js.add_stream(name="JOBS", subjects=["jobs.*.*.*"])
-        with pytest.raises(BrokerFull) as caught:
+        with pytest.raises(BrokerFull, match="resource limits exceeded for account") as caught:
             await submit_until_refused(connection)
         assert caught.value.used_bytes is not None
         assert caught.value.used_bytes > 900_000
@@ -164,23 +164,34 @@ async def test_a_server_that_is_gone_is_a_lost_connection(tmp_path: Path) -> Non
         assert not isinstance(caught.value, BrokerStorageFailing)
 
 
-class ReadOnlyUser(NatsServer):
-    """A server whose user `r` may ask JetStream everything and publish nothing."""
+class RestrictedUser(NatsServer):
+    """A server whose user `r` may submit for tenant `t`, and ask for nothing but its account."""
 
     def _configuration(self) -> str:
-        permissions = 'permissions: { publish: { allow: ["$JS.API.INFO"] } }'
+        permissions = 'permissions: { publish: { allow: ["$JS.API.INFO", "jobs.t.>"] } }'
         users = f"[ {{ user: a, password: a }}, {{ user: r, password: r, {permissions} }} ]"
         return super()._configuration() + f"\nauthorization {{ users: {users} }}\nno_auth_user: a\n"
 
 
+async def test_a_client_that_may_not_look_at_the_stream_is_told_without_numbers(tmp_path: Path) -> None:
+    server = RestrictedUser(tmp_path)
+    async with (
+        connected(server, StorageLimits(jobs_per_subject=3)),
+        Connection(NatsSettings(url=server.url, user="r", password="r")) as restricted,
+    ):
+        with pytest.raises(QueueFull, match=r"full \(maximum messages per subject exceeded\)") as caught:
+            await submit_until_refused(restricted)
+        assert caught.value.fill is None
+
+
 async def test_a_denied_publish_is_no_failing_disk(tmp_path: Path) -> None:
-    server = ReadOnlyUser(tmp_path)
+    server = RestrictedUser(tmp_path)
     async with (
         connected(server, StorageLimits()),
         Connection(NatsSettings(url=server.url, user="r", password="r")) as denied,
     ):
         with pytest.raises(BrokerUnavailable, match="may not publish there") as caught:
-            await submit(denied)
+            await submit(denied, "another")
         assert not isinstance(caught.value, BrokerStorageFailing)
 
 

@@ -194,6 +194,7 @@ async def test_a_stream_of_another_kind_and_one_that_is_missing(patient: Patient
         ({"max_deliver": 3, "backoff": [30, 60]}, "backoff is [30.0, 60.0] and must not be set"),
         ({"filter_subject": "jobs.acme.m.normal"}, "filter_subject is 'jobs.acme.m.normal', not 'jobs.*.m.normal'"),
         ({"inactive_threshold": 60.0}, "inactive_threshold is 60.0 and must not be set"),
+        ({"replay_policy": "original"}, "replay_policy is 'original', not 'instant'"),
         ({"max_ack_pending": 1}, "max_ack_pending is 1, not 10000"),
     ],
 )
