@@ -42,12 +42,13 @@ async def batched_get(
         try:
             await connection.nc.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=inbox)
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                while (status := ((message := await arrived.get()).headers or {}).get("Status")) is None:
+                # A client may publish a message with a `Status` header; only what is stored has a sequence.
+                while "Nats-Sequence" in (headers := (message := await arrived.get()).headers or {}):
                     found.append(message)
         finally:
             await subscription.unsubscribe()
-    if status not in ("204", "404"):
-        raise BrokerUnavailable(connection.url, f"it answered {status} to a batched get of {stream}")
+    if headers.get("Status") not in ("204", "404"):
+        raise BrokerUnavailable(connection.url, f"it answered {headers.get('Status')} to a batched get of {stream}")
     return found
 
 

@@ -167,14 +167,7 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
     for config in stream_configs(limits):
         await _ensure_stream(connection, config)
     for bucket in bucket_configs(limits):
-        with connection.errors():
-            try:
-                await connection.js.create_key_value(config=bucket)
-            except nats.js.errors.BadRequestError as error:
-                wanted = bucket_stream_config(bucket)
-                found = (await connection.js.stream_info(str(wanted.name))).config
-                differing = differences(wanted, found) or (str(error.description),)
-                raise TopologyDrift(f"bucket {bucket.bucket}", differing) from error
+        await _ensure_bucket(connection, bucket)
 
 
 async def ensure_consumers(connection: Connection, model: str, ack_wait_s: float = ACK_WAIT_S) -> None:
@@ -220,6 +213,21 @@ async def _ensure_stream(connection: Connection, wanted: api.StreamConfig) -> No
             await connection.js.add_stream(wanted)
             return
     _refuse_drift(f"stream {wanted.name}", wanted, info.config)
+
+
+async def _ensure_bucket(connection: Connection, bucket: api.KeyValueConfig) -> None:
+    """Look before creating: a worker may look at every bucket and create few."""
+    wanted = bucket_stream_config(bucket)
+    with connection.errors():
+        try:
+            info = await connection.js.stream_info(str(wanted.name))
+        except nats.js.errors.NotFoundError:
+            try:
+                await connection.js.create_key_value(config=bucket)
+            except nats.js.errors.BadRequestError as error:
+                raise TopologyDrift(f"bucket {bucket.bucket}", (str(error.description),)) from error
+            return
+    _refuse_drift(f"bucket {bucket.bucket}", wanted, info.config)
 
 
 def _refuse_drift(

@@ -115,6 +115,16 @@ async def test_a_large_stream_is_read_in_pages_and_leaves_no_consumer(connection
     assert (await connection.js.stream_info("DEAD")).state.consumer_count == 0
 
 
+async def test_a_message_that_looks_like_the_end_of_a_list_ends_none(connection: Connection) -> None:
+    """Any client can give its message the header by which the server says that there is no more."""
+    await kill(connection, "first")
+    await kill(connection, "hostile", headers={"Status": "404", "Nats-Sequence": "7"})
+    await kill(connection, "last")
+    assert [letter.job_id for letter in await newest_letters(connection, 9)] == ["last", "hostile", "first"]
+    assert [letter.job_id async for letter in oldest_letters(connection)] == ["first", "hostile", "last"]
+    assert (await letters_of(connection, "hostile"))[0].sequence == 2
+
+
 async def test_an_unknown_id_is_a_clear_error(connection: Connection) -> None:
     with pytest.raises(NoDeadLetter, match="there is no dead letter of a job 'nobody'"):
         await letters_of(connection, "nobody")

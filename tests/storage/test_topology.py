@@ -31,6 +31,18 @@ async def test_a_stream_with_other_settings_is_refused_and_named(connection: Con
         await ensure_topology(connection, StorageLimits(jobs_bytes=1 << 20))
 
 
+async def test_a_bucket_with_other_settings_is_refused_and_each_is_named(connection: Connection) -> None:
+    config = (await connection.js.stream_info("KV_ATTEMPTS")).config
+    await connection.js.update_stream(config.evolve(max_msgs_per_subject=2, max_bytes=1 << 30))
+    try:
+        with pytest.raises(
+            TopologyDrift, match=r"bucket ATTEMPTS .* max_bytes is .*; max_msgs_per_subject is 2, not 1"
+        ):
+            await ensure_topology(connection)
+    finally:
+        await connection.js.update_stream(config)
+
+
 async def test_consumers_with_another_lease_are_refused(connection: Connection) -> None:
     await ensure_consumers(connection, "drift", ack_wait_s=30.0)
     with pytest.raises(TopologyDrift, match=r"consumer drift-high .* ack_wait is 30.0, not 5"):
