@@ -1,5 +1,6 @@
 """Each test breaks one thing on a real broker, and sees the row for it and no other."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from blob_servers import start_juicefs
 from broker_in_disguise import disguised
 from nats.js import api
 
@@ -312,6 +314,20 @@ async def test_an_object_store_that_is_not_there(patient: Patient) -> None:
     complaints = await patient.complaints(Settings(nats=patient.settings.nats, s3=s3))
     assert list(complaints) == ["object store"]
     assert complaints["object store"][0] is Level.FAIL
+
+
+async def test_an_object_store_elsewhere_that_works_and_one_that_refuses(patient: Patient, tmp_path: Path) -> None:
+    (tmp_path / "s3").mkdir()
+    async with start_juicefs(tmp_path / "s3") as rig:
+        settings = Settings(nats=patient.settings.nats, s3=rig.settings(rig.url))
+        assert await patient.complaints(settings) == {}
+        left = await asyncio.to_thread(lambda: list(rig.client().list_objects("headrace", "default/", recursive=True)))
+        assert left == []
+        stranger = Settings(nats=patient.settings.nats, s3=rig.settings(rig.url, secret="wrong"))
+        complaints = await patient.complaints(stranger)
+    assert list(complaints) == ["object store"]
+    assert complaints["object store"][0] is Level.FAIL
+    assert "wrong" not in complaints["object store"][1]
 
 
 async def test_credentials_that_may_only_submit(tmp_path: Path) -> None:

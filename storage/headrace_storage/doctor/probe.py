@@ -23,9 +23,11 @@ async def try_blobs(store: BlobStore, tenant: str) -> str | None:
     try:
         async with asyncio.timeout(BLOBS_DEADLINE_S), store:
             await store.put(key, content, "application/octet-stream")
-            size_bytes = (await store.stat(key)).size_bytes
-            read = await store.get(key)
-            await store.delete(key)
+            try:
+                size_bytes = (await store.stat(key)).size_bytes
+                read = await store.get(key)
+            finally:
+                await store.delete(key)
     except BlobError as error:
         return error.reason
     except TimeoutError:

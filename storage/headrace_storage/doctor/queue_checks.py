@@ -11,6 +11,7 @@ from headrace_storage.topology import ACK_WAIT_S
 NEAR_FULL = 0.8
 FULL = 0.99
 
+_NOT_SEEN = "it cannot be looked at: these credentials may not, or nobody answered"
 _OPERATOR = "try an operator's credentials"
 
 
@@ -19,7 +20,7 @@ def check_streams(seen: Observation) -> Iterator[Finding]:
     for stream in seen.streams:
         check = f"stream {stream.name}"
         if stream.sight is Sight.DENIED:
-            yield Finding(check, Level.UNKNOWN, "these credentials may not look at it", _OPERATOR)
+            yield Finding(check, Level.UNKNOWN, _NOT_SEEN, _OPERATOR)
         elif stream.sight is Sight.MISSING:
             yield Finding(
                 check, Level.FAIL, "there is none", "`headrace models add FILE.toml`, or a worker's start, creates it"
@@ -76,7 +77,7 @@ def check_consumers(seen: Observation) -> Iterator[Finding]:
         for consumer in problems:
             check = f"consumer {consumer.name}"
             if consumer.sight is Sight.DENIED:
-                yield Finding(check, Level.UNKNOWN, "these credentials may not look at it", _OPERATOR)
+                yield Finding(check, Level.UNKNOWN, _NOT_SEEN, _OPERATOR)
             elif consumer.sight is Sight.MISSING:
                 yield Finding(
                     check, Level.FAIL, "there is none: its jobs wait for ever", "`headrace models add` it again"

@@ -12,8 +12,9 @@ VERSION_FLOOR = (2, 14, 3)
 KNOWN_BAD = (
     ((2, 10, 20), (2, 10, 23), "loses whole streams when its process crashes"),
     ((2, 12, 3), (2, 12, 5), "loses jobs of replicated work queues (nats-server#7817)"),
-    ((0, 0, 0), (2, 11, 1), "lets one account administer the streams of another (CVE-2025-30215)"),
-    ((2, 11, 0), (2, 12, 7), "lets a queue subscription pass by a denied subject (advisory 2026-18)"),
+    ((0, 0, 0), (2, 10, 27), "lets one account administer the streams of another (CVE-2025-30215)"),
+    ((2, 11, 0), (2, 11, 1), "lets one account administer the streams of another (CVE-2025-30215)"),
+    ((2, 12, 0), (2, 12, 7), "lets a queue subscription pass by a denied subject (advisory 2026-18)"),
 )
 # Room for the largest job and its headers.
 MIN_PAYLOAD_BYTES = 1 << 20
