@@ -1,20 +1,21 @@
 """The DEAD stream: original messages of jobs that could not be run, with the reason; kept, read, run again, dropped."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 import nats.js.errors
-from nats.aio.msg import Msg
 
 from headrace_contracts.errors import MessageTooLarge, NoDeadLetter
 from headrace_contracts.names import DeadHeader, Stream, check_token, dead_subject
-from headrace_storage.batched_get import BATCH_MESSAGES, batched_get, subject_counts
 from headrace_storage.connection import Connection
 from headrace_storage.publishing import publish
+from headrace_storage.reading import BATCH_MESSAGES, Stored, next_batch, subject_counts
 
 # "sequence not found" and "no message found": which one depends on whether the stream was ever that long.
 _ALREADY_GONE = (10043, 10057)
+# Of an engine's last words, what is kept: headers have to stay far below the server's limit.
+LAST_LINES_CHARS = 2048
 _OURS = {header.lower() for header in DeadHeader}
 
 
@@ -53,6 +54,7 @@ async def bury(
     data: bytes,
     reason: str,
     sequence: int,
+    last_lines: Sequence[str] = (),
 ) -> None:
     """Keep a message, its headers and why it was given up; burying it again keeps one.
 
@@ -66,6 +68,7 @@ async def bury(
         data: its body, unchanged; left out if it does not fit a message beside the reason, which it may by a few bytes.
         reason: one line for the operator.
         sequence: its sequence in JOBS: names the message, so that a repetition is recognised.
+        last_lines: what the engine that died of it wrote last; the newest LAST_LINES_CHARS characters are kept.
 
     Raises:
         QueueFull: the stream is full; nothing may be removed from JOBS then.
@@ -77,6 +80,8 @@ async def bury(
         DeadHeader.SUBJECT.value: original_subject,
         "Nats-Msg-Id": f"dead-{sequence}",
     }
+    if last_lines:
+        ours[DeadHeader.LAST_LINES.value] = _joined(last_lines)
     subject = dead_subject(tenant, model, job_id)
     try:
         await publish(connection, subject, data, {**_kept(headers), **ours})
@@ -169,6 +174,11 @@ async def remove_letters(connection: Connection, tenant: str = "*", model: str =
     return int(answer.get("purged", 0))
 
 
+def _joined(lines: Sequence[str]) -> str:
+    """The newest lines as a header's value."""
+    return "".join(c if c.isprintable() else " " for c in " | ".join(lines))[-LAST_LINES_CHARS:].strip()
+
+
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     """A message's headers without the broker's, and without those that would look like a worker's word."""
     return {
@@ -195,29 +205,26 @@ async def _bounds(connection: Connection) -> tuple[int, int]:
 
 async def _between(connection: Connection, pattern: str, low: int, high: int) -> AsyncIterator[DeadLetter]:
     """Letters under `pattern` with sequences from `low` to `high`, oldest first."""
-    while low <= high:
-        batch = await batched_get(connection, Stream.DEAD, pattern, low, min(BATCH_MESSAGES, high - low + 1))
-        if not batch:
-            return
-        for letter in map(_letter, batch):
+    while 0 < low <= high:
+        batch = await next_batch(connection, Stream.DEAD, pattern, low, min(BATCH_MESSAGES, high - low + 1))
+        for letter in map(_letter, batch.messages):
             if letter.sequence > high:
                 return
             yield letter
-            low = letter.sequence + 1
+        low = batch.next_sequence
 
 
 def _without_body(letter: DeadLetter) -> DeadLetter:
     return msgspec.structs.replace(letter, data=None)
 
 
-def _letter(message: Msg) -> DeadLetter:
-    headers: dict[str, str] = message.headers
-    _, tenant, model, job_id = headers["Nats-Subject"].split(".")
+def _letter(message: Stored) -> DeadLetter:
+    headers = message.headers
+    _, tenant, model, job_id = message.subject.split(".")
     last_lines = headers.get(DeadHeader.LAST_LINES, "")
     left_out = headers.get(DeadHeader.LEFT_OUT_BYTES)
-    data = message.data or b""
     return DeadLetter(
-        sequence=int(headers["Nats-Sequence"]),
+        sequence=message.sequence,
         tenant=tenant,
         model=model,
         job_id=job_id,
@@ -225,8 +232,8 @@ def _letter(message: Msg) -> DeadLetter:
         reason=headers.get(DeadHeader.REASON, ""),
         last_lines=tuple(last_lines.split(" | ")) if last_lines else (),
         headers=_kept(headers),
-        size_bytes=len(data) if left_out is None else int(left_out),
-        data=data if left_out is None else None,
+        size_bytes=len(message.data) if left_out is None else int(left_out),
+        data=message.data if left_out is None else None,
         body_kept=left_out is None,
-        buried_at=msgspec.convert(headers["Nats-Time-Stamp"], datetime),
+        buried_at=message.stored_at,
     )

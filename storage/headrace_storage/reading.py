@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import msgspec
+import nats.js.errors
 from nats.aio.msg import Msg
 
 from headrace_contracts.errors import BrokerUnavailable
@@ -80,6 +81,26 @@ async def last_of(connection: Connection, stream: str, subjects: Sequence[str]) 
             wanted -= {message.subject for message in found}
             if not found or int(end.get("Nats-Num-Pending", 0)) == 0:
                 break
+
+
+async def subject_counts(connection: Connection, stream: str, subject: str) -> dict[str, int]:
+    """Subjects under a wildcard that hold messages, and how many; a stream that is not there has none.
+
+    Raises:
+        BrokerUnavailable: no answer.
+    """
+    counts: dict[str, int] = {}
+    while True:
+        payload = msgspec.json.encode({"subjects_filter": subject, "offset": len(counts)})
+        try:
+            answer = await connection.api(f"STREAM.INFO.{stream}", payload)
+        except nats.js.errors.NotFoundError:
+            return {}
+        page = answer["state"].get("subjects") or {}
+        counts.update(page)
+        # The server sends 100,000 subjects at once, and says how many there are.
+        if not page or len(counts) >= int(answer.get("total", 0)):
+            return counts
 
 
 async def bucket_values(connection: Connection, bucket: Bucket) -> dict[str, bytes]:

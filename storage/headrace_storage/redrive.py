@@ -10,10 +10,10 @@ from headrace_contracts import codec
 from headrace_contracts.errors import HeadraceError, UndecodableMessage
 from headrace_contracts.job import decode_job
 from headrace_contracts.names import Header, Stream
-from headrace_storage.batched_get import batched_get
 from headrace_storage.connection import Connection
 from headrace_storage.dead import DeadLetter, remove_letter
 from headrace_storage.publishing import publish
+from headrace_storage.reading import messages_from
 from headrace_storage.results import find_result
 
 MAX_ID_CHARS = 64
@@ -91,10 +91,7 @@ async def _exists(connection: Connection, letter: DeadLetter, new_id: str) -> bo
             return True
     except UndecodableMessage:
         return True
-    sequence = 1
-    while batch := await batched_get(connection, Stream.JOBS, letter.original_subject, sequence):
-        places = [(int(message.headers["Nats-Sequence"]), message.headers) for message in batch]
-        if any(codec.header(headers, Header.JOB_ID) == new_id for _, headers in places):
+    async for message in messages_from(connection, Stream.JOBS, letter.original_subject):
+        if codec.header(message.headers, Header.JOB_ID) == new_id:
             return True
-        sequence = places[-1][0] + 1
     return False

@@ -9,7 +9,7 @@ from rig import TENANT, Rig
 from headrace_contracts import event as events
 from headrace_contracts.errors import ErrorCode
 from headrace_contracts.model import Batching, Retry, Timeouts
-from headrace_contracts.names import Header, Stream, dead_subject
+from headrace_contracts.names import DeadHeader, Stream, dead_subject
 from headrace_contracts.result import Status
 from headrace_storage.attempts import get_attempts
 
@@ -68,8 +68,8 @@ async def test_the_last_words_of_an_engine_are_kept_with_the_dead_letter(rig: Ri
         job_id = await rig.submit(behaviour=behaviour)
         await rig.result(job_id)
         dead = await rig.connection.js.get_last_msg(Stream.DEAD, dead_subject(TENANT, rig.model, job_id))
-        assert words in dead.headers[Header.LAST_LINES]
-        assert "synthetic.py" in dead.headers[Header.LAST_LINES]
+        assert words in dead.headers[DeadHeader.LAST_LINES]
+        assert "synthetic.py" in dead.headers[DeadHeader.LAST_LINES]
 
 
 async def test_a_job_that_was_with_a_worker_that_died_runs_alone_next(rig: Rig) -> None:

@@ -18,7 +18,7 @@ from headrace_contracts.errors import (
     UndecodableMessage,
 )
 from headrace_contracts.job import Job, job_id_to_answer_under
-from headrace_contracts.names import NAMELESS, Header, is_token
+from headrace_contracts.names import NAMELESS, is_token
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
@@ -29,8 +29,6 @@ from headrace_workers.surroundings import Surroundings
 
 # Between tries to commit while the broker does not take results. The work is done: nothing is gained by giving up.
 COMMIT_PAUSE_S = 1.0
-# Of an engine's last words, what is kept with a dead letter: a header has to stay far below the server's limit.
-LAST_LINES_CHARS = 2048
 
 
 class Settlement:
@@ -118,7 +116,6 @@ class Settlement:
 
     async def _bury(self, tenant: str, model: str, job_id: str, reason: str, last_lines: Sequence[str] = ()) -> None:
         delivery = self._delivery
-        said = {Header.LAST_LINES.value: _one_line(last_lines)} if last_lines else {}
         while True:
             try:
                 await bury(
@@ -127,10 +124,11 @@ class Settlement:
                     model,
                     job_id,
                     original_subject=delivery.subject,
-                    headers={**delivery.headers, **said},
+                    headers=delivery.headers,
                     data=delivery.data,
                     reason=reason,
                     sequence=delivery.stream_sequence,
+                    last_lines=last_lines,
                 )
             except (BrokerUnavailable, QueueFull) as error:
                 self._log.warning("dead letter not stored yet", job_id=job_id, error=str(error))
@@ -151,8 +149,3 @@ class Settlement:
             await forget_attempts(self._around.connection, job.tenant, job.model, job.id)
         except BrokerUnavailable:
             self._log.info("record of attempts stays until it expires", job_id=job.id)
-
-
-def _one_line(lines: Sequence[str]) -> str:
-    """The newest lines as a header's value."""
-    return "".join(c if c.isprintable() else " " for c in " | ".join(lines))[-LAST_LINES_CHARS:].strip()
