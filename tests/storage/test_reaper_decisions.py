@@ -1,5 +1,6 @@
 """What the reaper decides, without a broker."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_contracts.errors import ErrorCode
+from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
 from headrace_contracts.settings import ReaperSettings
 from headrace_storage.blobs import BlobInfo
 from headrace_storage.reading import Stored
 from headrace_storage.reaper.consumers import missing
 from headrace_storage.reaper.files import Kind, files_named_by, files_named_in, is_old_enough, kind_of
-from headrace_storage.reaper.queue import may_still_run_until
+from headrace_storage.reaper.possession import free_from, holders_of
 from headrace_storage.reaper.survey import ConsumerState
 from headrace_storage.reaper.unroutable import why_unroutable
 from headrace_storage.reaper.waiting import Waiting, WaitingJobs
-from headrace_storage.topology import ACK_WAIT_S
+from headrace_storage.topology import ACK_WAIT_S, HEARTBEAT_TTL_S
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -82,9 +84,21 @@ def test_missing_consumers_get_the_lease_of_the_others() -> None:
     assert missing("m", {}) == (["m-high", "m-normal", "m-low"], ACK_WAIT_S)
 
 
-def test_a_job_younger_than_its_consumer_cannot_be_lent_by_another() -> None:
-    assert may_still_run_until(NOW, NOW, None) == 0.0
-    assert may_still_run_until(NOW - timedelta(seconds=1), NOW, None) == NOW.timestamp() + 1200
+def engine(model: str, running: tuple[str, ...] = (), held: int = 0) -> WorkerStatus:
+    return WorkerStatus("w", "h", 1, NOW, NOW, False, (EngineStatus(model, EngineState.READY, 1, running, held),))
+
+
+def test_from_when_nobody_can_have_a_job_that_was_never_delivered() -> None:
+    second = timedelta(seconds=1)
+    since_before, since_after = holders_of([], NOW - second), holders_of([], NOW + second)
+    assert free_from(NOW, "m", NOW - second, since_before, None) == 0.0
+    assert free_from(NOW, "m", NOW + second, since_before, None) == NOW.timestamp() + 1 + 1200
+    assert free_from(NOW, "m", NOW - second, since_after, None) == NOW.timestamp() + 1 + HEARTBEAT_TTL_S
+    for busy in (engine("m", ("other",)), engine("m", held=1)):
+        assert free_from(NOW, "m", NOW - second, holders_of([busy], NOW + second), None) == math.inf
+        assert free_from(NOW, "m", NOW - second, holders_of([busy], NOW - second), None) == 0.0
+        assert free_from(NOW, "n", NOW - second, holders_of([busy], NOW + second), None) < math.inf
+    assert free_from(NOW, "m", NOW - second, holders_of([engine("m")], NOW + second), None) < math.inf
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -226,6 +227,37 @@ async def test_a_job_that_a_worker_says_it_runs_is_left_alone(yard: Yard) -> Non
     yard.clock.ahead_s += 60
     await yard.reaper.look()
     assert (await yard.result("runs")).status is Status.EXPIRED
+
+
+async def test_a_delivery_that_the_broker_forgot_when_it_died_is_remembered_by_its_worker(tmp_path: Path) -> None:
+    """Its files are stored, so it is in no engine. With the worker gone the job ends."""
+    async with NatsServer(tmp_path) as server, Connection(NatsSettings(url=server.url)) as connection:
+        await ensure_topology(connection)
+        yard = Yard(connection)
+        await yard.add_model()
+        sequence = await yard.submit("storing", ttl_s=0.5)
+        await yard.take()
+        await server.kill()
+        await server.start()
+        async with asyncio.timeout(30):
+            while not connection.nc.is_connected:
+                await asyncio.sleep(0.01)
+        info = await connection.js.consumer_info(Stream.JOBS, consumer_name(yard.model, Lane.NORMAL))
+        assert info.delivered.stream_seq < sequence, "the broker remembers: this test tests nothing"
+
+        yard.clock.ahead_s = 4  # overdue, and no worker has had the time to say anything
+        await yard.reaper.look()
+        assert await yard.result("storing") is None
+        now = datetime.now(UTC)
+        engine = EngineStatus(yard.model, EngineState.READY, 1, (), held=1)
+        await put_status(connection, WorkerStatus("w", "h", 1, now, now, False, (engine,)))
+        yard.clock.ahead_s = HOUR_S
+        await yard.reaper.look()
+        assert await yard.result("storing") is None
+        await remove_status(connection, "w")
+        yard.clock.ahead_s += 60
+        await yard.reaper.look()
+        assert (await yard.result("storing")).status is Status.EXPIRED
 
 
 async def test_a_job_older_than_its_consumer_is_given_the_time_of_a_run(yard: Yard) -> None:

@@ -4,10 +4,8 @@ A job was *never delivered* if its sequence is above the consumer's `delivered.s
 its worker's, or comes back to another one; it is not touched.
 
 An expiry cannot race a run: the consumer is asked *after* the deadline (and a margin for clocks that differ), so a
-worker that is given the job later finds it too old as well. Two cases remain where a job runs that its consumer has
-never delivered: the consumer was deleted and made again, or the broker died before it had written down a delivery.
-Against the first, a job older than its consumer gets the time of a run; against both, a job that a worker says it runs
-is left alone.
+worker that is given the job later finds it too old as well. When a consumer's word cannot be trusted is in
+`possession`.
 """
 
 import contextlib
@@ -17,16 +15,16 @@ import msgspec
 
 from headrace_contracts.errors import MessageTooLarge, UndecodableMessage
 from headrace_contracts.job import MAX_SECONDS, job_id_to_answer_under
-from headrace_contracts.model import ModelSpec, Timeouts
+from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Lane, Stream, consumer_filter, consumer_name, is_token, results_subject
 from headrace_storage.jobs import remove_job
 from headrace_storage.reading import Stored, last_of, next_batch
 from headrace_storage.reaper.answers import expiry, ttl_of
 from headrace_storage.reaper.duty import Act, Duty, Rule
+from headrace_storage.reaper.possession import Holders, ask_holders, free_from
 from headrace_storage.reaper.survey import ConsumerState, Survey, consumers
 from headrace_storage.reaper.waiting import Waiting, WaitingJobs
 from headrace_storage.results import commit_result
-from headrace_storage.workers import list_workers
 
 # Clocks of machines differ. Larger than they do; a job ends this much later than it could.
 CLOCK_MARGIN_S = 2.0
@@ -86,19 +84,19 @@ class QueueRules:
         try:
             # Asked now, not taken from the survey: see the module's docstring.
             fresh = await consumers(duty.connection)
-            runs = await self._running()
+            holders = await ask_holders(duty.connection)
             ready = []
             for job in due:
                 consumer = fresh.get(job.consumer)
                 if consumer is None or job.sequence <= consumer.delivered:
                     done.add(job.sequence)  # not ours to end
-                elif (job.model, job.job_id) in runs:
+                elif (job.model, job.job_id) in holders.running:
                     later.add(job.sequence)
                 else:
                     ready.append(job)
 
             async def end(job: Waiting) -> None:
-                ended = await self._end(job, survey.models.get(job.model), fresh[job.consumer], now_s)
+                ended = await self._end(job, survey.models.get(job.model), fresh[job.consumer], holders, now_s)
                 (done if ended else later).add(job.sequence)
 
             await duty.each(Rule.EXPIRED, ready, end)
@@ -137,15 +135,6 @@ class QueueRules:
         if ended:
             self._waiting.remove({job.sequence for job in ended})
 
-    async def _running(self) -> set[tuple[str, str]]:
-        """Model and id of the jobs that workers say they run."""
-        return {
-            (engine.model, job_id)
-            for worker in await list_workers(self._duty.connection)
-            for engine in worker.engines
-            for job_id in engine.running
-        }
-
     async def _read(
         self, consumer: ConsumerState, subject: str, model: str, spec: ModelSpec | None, last_sequence: int
     ) -> list[Waiting]:
@@ -164,7 +153,9 @@ class QueueRules:
         self._waiting.read_up_to(consumer.name, last_sequence)
         return new
 
-    async def _end(self, job: Waiting, spec: ModelSpec | None, consumer: ConsumerState, now_s: float) -> bool:
+    async def _end(
+        self, job: Waiting, spec: ModelSpec | None, consumer: ConsumerState, holders: Holders, now_s: float
+    ) -> bool:
         """Whether the job is out of the queue."""
         duty = self._duty
         batch = await next_batch(
@@ -173,7 +164,7 @@ class QueueRules:
         message = next((message for message in batch.messages if message.sequence == job.sequence), None)
         if message is None:
             return True
-        if now_s < may_still_run_until(message.stored_at, consumer.created_at, spec):
+        if now_s < free_from(message.stored_at, job.model, consumer.created_at, holders, spec):
             return False
         duty.check()
         version, queue_s = ("", MAX_SECONDS) if spec is None else (spec.version, spec.timeouts.queue_s)
@@ -201,14 +192,6 @@ def waiting_job(message: Stored, consumer: ConsumerState, model: str, spec: Mode
         model=model,
         job_id=job_id_to_answer_under(message.headers, message.sequence),
     )
-
-
-def may_still_run_until(stored_at: datetime, consumer_created_at: datetime, spec: ModelSpec | None) -> float:
-    """Until when (seconds since 1970) a predecessor of the consumer may have lent the job to a worker. Pure."""
-    if stored_at >= consumer_created_at:
-        return 0.0
-    timeouts = Timeouts() if spec is None else spec.timeouts
-    return consumer_created_at.timestamp() + timeouts.load_s + timeouts.run_s
 
 
 def _due_at(job: Waiting, deadline_s: float) -> Waiting:
