@@ -299,7 +299,7 @@ async def test_a_store_that_hangs_does_not_stop_the_rules_for_jobs(attic: Attic,
 
 async def test_a_store_that_does_not_answer_is_told_and_tried_again(attic: Attic, store: ServerRig) -> None:
     key = await attic.store("nowhere")
-    async with store.open(patience_s=0.2) as blobs:
+    async with store.open(patience_s=1.0) as blobs:
         reaper = Reaper(attic.duty, blobs, ReaperSettings())
         freeze(store.pid)
         try:
@@ -308,8 +308,9 @@ async def test_a_store_that_does_not_answer_is_told_and_tried_again(attic: Attic
             thaw(store.pid)
         assert [trouble.rule for trouble in attic.told if isinstance(trouble, Trouble)] == [Rule.ARTIFACTS]
         assert key in await attic.keys()
-        await reaper.sweep()
-    assert await attic.keys() == set()
+        async with asyncio.timeout(60):
+            while await attic.keys():  # a store that was frozen may need a while
+                await reaper.sweep()
 
 
 async def test_records_of_attempts_go_with_their_jobs(attic: Attic) -> None:

@@ -11,9 +11,7 @@ worker that is given the job later finds it too old as well. When a consumer's w
 import contextlib
 from datetime import datetime
 
-import msgspec
-
-from headrace_contracts.errors import MessageTooLarge, UndecodableMessage
+from headrace_contracts.errors import UndecodableMessage
 from headrace_contracts.job import MAX_SECONDS, job_id_to_answer_under
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Lane, Stream, consumer_filter, consumer_name, is_token, results_subject
@@ -171,11 +169,7 @@ class QueueRules:
         result, encoding = expiry(message, job.model, version, queue_s, duty.clock.now())
         # Something that is no result on the subject ends the job too.
         with contextlib.suppress(UndecodableMessage):
-            try:
-                await commit_result(duty.connection, job.tenant, result, encoding)
-            except MessageTooLarge:  # a job may be nothing but metadata, and leaves no room for the rest
-                bare = msgspec.structs.replace(result, metadata={})
-                await commit_result(duty.connection, job.tenant, bare, encoding)
+            await commit_result(duty.connection, job.tenant, result, encoding)
         await remove_job(duty.connection, job.sequence)
         duty.tell(Act(Rule.EXPIRED, message.subject, f"job {job.job_id} expired"))
         return True

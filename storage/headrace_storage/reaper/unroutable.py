@@ -5,9 +5,8 @@ They would wait for ever. What was sent is kept in DEAD, and the job fails.
 
 import contextlib
 from collections.abc import Iterable
-from functools import partial
 
-from headrace_contracts.errors import ErrorCode, Fault, InvalidName, MessageTooLarge, UndecodableMessage, UnknownModel
+from headrace_contracts.errors import ErrorCode, Fault, InvalidName, UndecodableMessage, UnknownModel
 from headrace_contracts.job import job_id_to_answer_under
 from headrace_contracts.names import NAMELESS, Stream, is_token, parse_jobs_subject
 from headrace_contracts.result import ResultError
@@ -64,28 +63,19 @@ async def _end(duty: Duty, message: Stored, error: ResultError) -> None:
     job_id = job_id_to_answer_under(message.headers, message.sequence)
     _, tenant, model, _ = message.subject.split(".")
     addressee = (tenant, model) if is_token(tenant) and is_token(model) else None
-    await _keep(duty, *(addressee or (NAMELESS, NAMELESS)), job_id, message, error.message)
+    await bury(
+        duty.connection,
+        *(addressee or (NAMELESS, NAMELESS)),
+        job_id,
+        original_subject=message.subject,
+        headers=message.headers,
+        data=message.data,
+        reason=error.message,
+        sequence=message.sequence,
+    )
     if addressee is not None:
         # Something that is no result on the subject ends the job too.
         with contextlib.suppress(UndecodableMessage):
             await commit_result(duty.connection, tenant, *refusal(message, model, error, duty.clock.now()))
     await remove_job(duty.connection, message.sequence)
     duty.tell(Act(Rule.UNROUTABLE, message.subject, f"job {job_id} failed: {error.code}"))
-
-
-async def _keep(duty: Duty, tenant: str, model: str, job_id: str, message: Stored, reason: str) -> None:
-    """Put the message into DEAD; without its body where that leaves no room for the reason."""
-    keep = partial(
-        bury,
-        duty.connection,
-        tenant,
-        model,
-        job_id,
-        original_subject=message.subject,
-        sequence=message.sequence,
-    )
-    try:
-        await keep(headers=message.headers, data=message.data, reason=reason)
-    except MessageTooLarge:
-        too_large = f"its {len(message.data)} bytes are too many to be kept beside this"
-        await keep(headers={}, data=b"", reason=f"{reason} ({too_large})")
