@@ -1,7 +1,7 @@
 """Why a publish was refused or not answered: asked of the broker afterwards, and put into one of our errors.
 
 A full disk shows itself only as silence: publishes time out while every other request is answered. So after a publish
-that timed out, the connection, JetStream and the stream are asked in turn.
+that timed out, the connection, the stream and JetStream are asked in turn.
 """
 
 import asyncio
@@ -52,6 +52,10 @@ class _StreamInfo(msgspec.Struct):
     state: _State | None = None
 
 
+class _Answer(msgspec.Struct):
+    error: msgspec.Raw | None = None
+
+
 class _AccountInfo(msgspec.Struct):
     storage: int | None = None
 
@@ -74,17 +78,17 @@ async def why_not_stored(connection: Connection, subject: str) -> BrokerUnavaila
     # Answered by the server's connection alone.
     if not await _ping(connection):
         return BrokerUnavailable(connection.url, "the connection is lost: publishes and pings are not answered")
-    if await _ask(connection, "INFO", b"", PROBE_TIMEOUT_S) is None:
-        return BrokerUnavailable(connection.url, "the server answers, but its JetStream does not")
     stream = _stream_of(subject)
     # Only a stream's leader answers this, so there is one, and it does not store.
-    if stream is None or await _ask(connection, f"STREAM.INFO.{stream}", b"", PROBE_TIMEOUT_S) is None:
-        return BrokerUnavailable(
-            connection.url,
-            f"JetStream answers, but nobody for {subject}: its stream has no leader, or these credentials may "
-            "not publish there",
-        )
-    return BrokerStorageFailing(connection.url, "publishes time out", stream)
+    if stream is not None and await _ask(connection, f"STREAM.INFO.{stream}", b"", PROBE_TIMEOUT_S) is not None:
+        return BrokerStorageFailing(connection.url, "publishes time out", stream)
+    # A role that may not look at the stream learns less.
+    who = "JetStream" if await _ask(connection, "INFO", b"", PROBE_TIMEOUT_S) is not None else "the server"
+    return BrokerUnavailable(
+        connection.url,
+        f"{who} answers, but nobody for {subject}: its stream has no leader or a full disk, or these credentials may "
+        "not publish there",
+    )
 
 
 async def _fill(connection: Connection, subject: str, limit: FullLimit) -> Fill | None:
@@ -127,8 +131,9 @@ async def _ping(connection: Connection) -> bool:
 
 
 async def _ask(connection: Connection, operation: str, payload: bytes, timeout_s: float) -> bytes | None:
-    """The answer to a request of the JetStream API; None without one, for whatever reason."""
+    """The answer to a request of the JetStream API; None without one, for whatever reason, or if it is a refusal."""
     try:
-        return await connection.request(f"$JS.API.{operation}", payload, timeout_s)
-    except HeadraceError:  # silence, or a refusal: either way there are no numbers
+        answer = await connection.request(f"$JS.API.{operation}", payload, timeout_s)
+    except HeadraceError:  # silence, or a refusal: either way nothing is known
         return None
+    return None if msgspec.json.decode(answer, type=_Answer).error is not None else answer

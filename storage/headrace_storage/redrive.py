@@ -18,6 +18,10 @@ from headrace_storage.results import find_result
 
 MAX_ID_CHARS = 64
 
+# In lower case. The first two are what the forwarder of an ingress stream says of a job: its id, which would win over
+# the new one, and when it was accepted, from which its waiting would count.
+_OF_THE_OLD_JOB = ("headrace-job-id", "headrace-submitted-at", Header.REDRIVE_OF.lower())
+
 
 class NotRedrivable(HeadraceError):
     """A dead letter has no message that could be published again."""
@@ -77,7 +81,8 @@ async def redrive(connection: Connection, letter: DeadLetter) -> Redriven:
     new_id = new_id_of(letter)
     already_there = await _exists(connection, letter, new_id)
     if not already_there:
-        headers = {**letter.headers, Header.REDRIVE_OF.value: letter.job_id, Header.JOB_ID.value: new_id}
+        headers = {key: value for key, value in letter.headers.items() if key.lower() not in _OF_THE_OLD_JOB}
+        headers |= {Header.REDRIVE_OF.value: letter.job_id, Header.JOB_ID.value: new_id}
         ack = await publish(connection, letter.original_subject, letter.data, headers)
         already_there = ack.duplicate
     await remove_letter(connection, letter, erase=False)

@@ -146,6 +146,24 @@ async def test_a_full_disk(tmp_path: Path) -> None:
             assert (await connection.js.stream_info("JOBS")).state.messages == stored + 1, "none was lost"
 
 
+async def test_a_full_disk_is_among_the_causes_for_a_client_that_may_not_ask(tmp_path: Path) -> None:
+    """A tenant's role cannot see the stream: all it can know is that the server is there."""
+    with small_disk(tmp_path / "disk", size_mib=80) as disk:
+        server = RestrictedUser(disk / "nats")
+        async with (
+            connected(server, StorageLimits()) as admin,
+            Connection(NatsSettings(url=server.url, user="r", password="r")) as blind,
+        ):
+            await submit(blind)
+            disk.fill()
+            with pytest.raises(BrokerStorageFailing):
+                await submit_until_refused(admin)
+            with pytest.raises(
+                BrokerUnavailable, match=r"JetStream answers, but nobody for jobs\.t\.m\.normal: .*a full disk"
+            ):
+                await submit(blind)
+
+
 async def test_a_frozen_server_is_a_lost_connection(tmp_path: Path) -> None:
     server = NatsServer(tmp_path)
     async with connected(server, StorageLimits()) as connection:

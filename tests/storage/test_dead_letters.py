@@ -148,6 +148,16 @@ async def test_a_redrive_publishes_the_message_under_a_new_id_and_then_removes_t
     assert await count_letters(connection) == 0
 
 
+async def test_what_was_said_of_the_old_job_is_not_said_of_the_new_one(connection: Connection) -> None:
+    """The id and the time of a forwarded job would win over the new ones."""
+    said = {"headrace-job-id": "a", "Headrace-Submitted-At": "2020-01-01T00:00:00Z", "headrace-redrive-of": "b"}
+    await kill(connection, "a", headers=said)
+    [letter] = await letters_of(connection, "a")
+    done = await redrive(connection, letter)
+    [(_, headers, _)] = await jobs(connection)
+    assert headers == {"Headrace-Redrive-Of": "a", "Nats-Msg-Id": done.new_id}
+
+
 async def test_a_redrive_after_a_lost_receipt_does_not_run_the_job_twice(connection: Connection) -> None:
     """The same letter again, as a command that was killed before it removed the letter would send it."""
     await kill(connection, "a")
