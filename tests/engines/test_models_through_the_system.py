@@ -133,6 +133,10 @@ async def test_bad_inputs_are_answered_with_the_field_and_the_reason(client: Raw
         ("whisper-tiny-en", {"audio": inline(b"")}, "input.audio"),
         ("whisper-tiny-en", {"audio": inline(a_clip()), "language": "fr"}, "input.language"),
         ("whisper-tiny-en", {"audio": "http://127.0.0.1/a.wav"}, "input.audio"),
+        ("tiny-shapes", {"prompt": "a red\0 star"}, "input.prompt"),
+        ("tiny-shapes", {"prompt": "a red star", "width": 8, "height": 2**40}, "input.width"),
+        ("tiny-shapes", {"prompt": "a red star", "seed": 2**63}, "input.seed"),
+        ("smollm2-135m", {"prompt": "x", "stop": ["y" * 30_000]}, "input.stop"),
         ("smollm2-135m", {"prompt": "\ua66e" * 7000}, "input.prompt"),  # few characters, several tokens each
     ]
     for model, task_input, field in cases:
