@@ -56,6 +56,10 @@ async def connected(server: NatsServer, limits: StorageLimits | None = None) -> 
 def frozen(server: NatsServer) -> Iterator[None]:
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
+    # The signal stops one thread after the other; the last one could still answer.
+    tasks = Path(f"/proc/{server.pid}/task")
+    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+        pass
     try:
         yield
     finally:
