@@ -229,10 +229,9 @@ async def test_a_job_that_a_worker_says_it_runs_is_left_alone(yard: Yard) -> Non
     assert (await yard.result("runs")).status is Status.EXPIRED
 
 
-async def test_a_delivery_that_the_broker_forgot_when_it_died_is_remembered_by_its_worker(tmp_path: Path) -> None:
-    """Its files are stored, so it is in no engine. With the worker gone the job ends."""
-    async with NatsServer(tmp_path) as server, Connection(NatsSettings(url=server.url)) as connection:
-        await ensure_topology(connection)
+async def forgotten_delivery(server: NatsServer, connection: Connection) -> Yard:
+    """A job `storing` that a broker delivered, and was killed before it wrote that down. Mostly the first is one."""
+    for _ in range(20):
         yard = Yard(connection)
         await yard.add_model()
         sequence = await yard.submit("storing", ttl_s=0.5)
@@ -243,8 +242,17 @@ async def test_a_delivery_that_the_broker_forgot_when_it_died_is_remembered_by_i
             while not connection.nc.is_connected:
                 await asyncio.sleep(0.01)
         info = await connection.js.consumer_info(Stream.JOBS, consumer_name(yard.model, Lane.NORMAL))
-        assert info.delivered.stream_seq < sequence, "the broker remembers: this test tests nothing"
+        if info.delivered.stream_seq < sequence:
+            return yard
+        await connection.js.purge_stream(Stream.JOBS)
+    raise AssertionError("the broker remembers every delivery: this test tests nothing")
 
+
+async def test_a_delivery_that_the_broker_forgot_when_it_died_is_remembered_by_its_worker(tmp_path: Path) -> None:
+    """Its files are stored, so it is in no engine. With the worker gone the job ends."""
+    async with NatsServer(tmp_path) as server, Connection(NatsSettings(url=server.url)) as connection:
+        await ensure_topology(connection)
+        yard = await forgotten_delivery(server, connection)
         yard.clock.ahead_s = 4  # overdue, and no worker has had the time to say anything
         await yard.reaper.look()
         assert await yard.result("storing") is None
