@@ -16,6 +16,7 @@ from headrace_contracts.errors import (
     ErrorCode,
     Fault,
     InvalidInput,
+    MessageTooLarge,
     Permanent,
     QueueFull,
     Retryable,
@@ -78,6 +79,7 @@ def record(*deliveries: int) -> Attempts:
         (MODEL_ERROR, EndAs),
         (BlobNotFound("k"), EndAs),
         (BlobMismatch("k", "other"), EndAs),
+        (MessageTooLarge(9_000_000, 8_000_000), EndAs),
     ],
 )
 def test_each_error_has_its_outcome(error: Exception, kind: type[Outcome]) -> None:

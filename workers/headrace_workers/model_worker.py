@@ -46,6 +46,7 @@ class ModelWorker:
         self._wake = asyncio.Event()
         self._last_run_s = math.inf
         self._arrived = 0
+        self._outage = ""
         self._log = structlog.get_logger().bind(model=around.spec.name)
 
     @property
@@ -78,8 +79,10 @@ class ModelWorker:
                     for delivery in await self._draw():
                         self._start(jobs, delivery)
                 except BrokerUnavailable as error:
-                    self._log.warning("no jobs from the broker", error=str(error))
+                    self._tell_outage(error.reason)
                     await self._sleep(PAUSE_AFTER_OUTAGE_S)
+                else:
+                    self._outage = ""
             watchdog.cancel()
             for delivery in await self._puller.close():
                 self._start(jobs, delivery)
@@ -126,6 +129,12 @@ class ModelWorker:
             return sorted(await self._puller.wait(), key=lambda delivery: list(Lane).index(delivery.lane))
         await self._sleep(LOOK_EVERY_S)
         return []
+
+    def _tell_outage(self, reason: str) -> None:
+        """Once, and not with every try."""
+        if reason != self._outage:
+            self._outage = reason
+            self._log.warning("no jobs from the broker", error=reason)
 
     @property
     def _hungry(self) -> bool:

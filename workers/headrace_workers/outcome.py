@@ -16,6 +16,7 @@ from headrace_contracts.errors import (
     Fault,
     HeadraceError,
     JobError,
+    MessageTooLarge,
     Permanent,
     QueueFull,
     Retryable,
@@ -167,6 +168,10 @@ def _as_job_error(error: Exception) -> JobError:
             return Permanent(ErrorCode.BLOB_MISMATCH, str(error), Fault.INPUT)
         case BlobForbidden():
             return Retryable(ErrorCode.BLOB_FORBIDDEN, str(error), Fault.PLATFORM)
+        case MessageTooLarge():
+            # Only a result can be: the job fitted. The same input would give as much again.
+            message = f"the output does not fit a result: {error.size_bytes} bytes, and the broker takes less"
+            return Permanent(ErrorCode.INVALID_OUTPUT, message, Fault.MODEL)
         case BlobError():
             return Permanent(ErrorCode.INTERNAL, str(error), Fault.PLATFORM)
         case _:
