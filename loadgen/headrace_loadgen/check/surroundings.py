@@ -1,0 +1,70 @@
+"""Invariants of what is around the jobs: queues that end empty, workers that do not grow, faults that were real."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from headrace_loadgen.check.history import History
+from headrace_loadgen.check.verdict import Finding, Violation
+from headrace_loadgen.records import Final, Sample, StreamState
+
+# A supervisor's memory moves by what is in transfer; a leak of 1 KB a job would pass this within 32,000 jobs.
+MAX_GROWTH_BYTES = 48 << 20
+MAX_GROWTH_FILES = 24
+# Below this there is no trend to speak of.
+MIN_SAMPLES = 40
+
+
+def drained(final: Final) -> Iterator[Finding]:
+    """When everything works again, every job ends, and the queue is empty."""
+    if not final.drained:
+        yield Violation("", f"not drained {final.drain_s:.0f} s after the last fault")
+    for message in final.jobs_left:
+        yield Violation("", f"sequence {message.sequence} is left in JOBS at {message.subject}")
+    yield None
+
+
+def nothing_replaced(state: StreamState) -> Iterator[Finding]:
+    """No message of RESULTS was ever deleted or replaced: the server's own count."""
+    if state.deleted or (state.messages and state.first_sequence != 1):
+        yield Violation(
+            "", f"{state.deleted} deleted, first sequence {state.first_sequence}, {state.messages} messages left"
+        )
+    if state.messages and state.messages != state.last_sequence - state.first_sequence + 1 - state.deleted:
+        yield Violation("", f"{state.messages} messages in sequences {state.first_sequence} to {state.last_sequence}")
+    yield None
+
+
+def workers_flat(samples: list[Sample]) -> Iterator[Finding]:
+    """A worker's supervisor grows neither in memory nor in open files."""
+    by_pid: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_pid[sample.pid].append(sample)
+    for pid, of_worker in by_pid.items():
+        if len(of_worker) < MIN_SAMPLES:
+            continue
+        quarter = len(of_worker) // 4
+        early, late = of_worker[quarter : 2 * quarter], of_worker[-quarter:]
+        grown_bytes = _median([s.rss_bytes for s in late]) - _median([s.rss_bytes for s in early])
+        grown_files = _median([s.open_files for s in late]) - _median([s.open_files for s in early])
+        if grown_bytes > MAX_GROWTH_BYTES:
+            yield Violation("", f"worker {pid} grew by {grown_bytes >> 20} MiB")
+        elif grown_files > MAX_GROWTH_FILES:
+            yield Violation("", f"worker {pid} has {grown_files} more files open")
+        else:
+            yield None
+
+
+def faults_happened(history: History) -> Iterator[Finding]:
+    """Every fault that was injected really happened."""
+    for fault in history.faults:
+        yield None if fault.happened else Violation("", f"{fault.kind} of {fault.target}: {fault.proof}")
+
+
+def workers_end_well(final: Final) -> Iterator[Finding]:
+    """A worker that is told to stop ends by itself, with exit status 0."""
+    for how in final.worker_exits:
+        yield None if how == "exit status 0" else Violation("", f"a worker ended with {how}")
+
+
+def _median(values: list[int]) -> int:
+    return sorted(values)[len(values) // 2]
