@@ -155,11 +155,12 @@ def _jobs_of(evidence: Evidence) -> tuple[dict[str, Story], list[BacklogRead]]:
 def _add_results(jobs: dict[str, Story], evidence: Evidence) -> list[Ended]:
     """Every message of RESULTS that was ever seen, once; those of no job are returned."""
     strangers = []
-    known: dict[int, StoredMessage] = {}
+    known: set[tuple[int, str, bytes]] = set()
     for message in [*evidence.seen, *evidence.results]:
-        same = known.setdefault(message.sequence, message)
-        if same is not message and (same.subject, same.data) == (message.subject, message.data):
+        what = (message.sequence, message.subject, message.data)
+        if what in known:
             continue
+        known.add(what)
         ended = Ended(message, decode_result(message))
         job = jobs.get(job_id_of_subject(message.subject))
         if job is None:
