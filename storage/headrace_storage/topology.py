@@ -3,6 +3,8 @@
 A setting that differs is never changed silently: somebody chose it, or another program owns the stream.
 """
 
+import contextlib
+
 import msgspec
 import nats.js.errors
 from nats.js import api
@@ -159,15 +161,42 @@ def consumer_config(model: str, lane: Lane, ack_wait_s: float = ACK_WAIT_S) -> a
 async def ensure_topology(connection: Connection, limits: StorageLimits | None = None) -> None:
     """Create streams and buckets that are missing.
 
+    Args:
+        connection: the broker.
+        limits: what they must be limited to; without any, whoever made them has decided (see `limits_there`).
+
     Raises:
         TopologyDrift: one exists with other settings.
         BrokerUnavailable: no answer.
     """
-    limits = limits or StorageLimits()
+    limits = limits or await limits_there(connection)
     for config in stream_configs(limits):
         await _ensure_stream(connection, config)
     for bucket in bucket_configs(limits):
         await _ensure_bucket(connection, bucket)
+
+
+async def limits_there(connection: Connection) -> StorageLimits:
+    """The limits and replicas of the streams there are, and the usual ones for those that are missing.
+
+    An operator with other disks, or with a cluster, chooses others; workers only bind to what they find.
+    """
+    usual = StorageLimits()
+    found: dict[Stream, api.StreamConfig] = {}
+    for stream in Stream:
+        with connection.errors(), contextlib.suppress(nats.js.errors.NotFoundError):
+            found[stream] = (await connection.js.stream_info(stream)).config
+    jobs = found.get(Stream.JOBS)
+    size = {stream: config.max_bytes for stream, config in found.items()}
+    return StorageLimits(
+        jobs_bytes=size.get(Stream.JOBS, usual.jobs_bytes),
+        results_bytes=size.get(Stream.RESULTS, usual.results_bytes),
+        dead_bytes=size.get(Stream.DEAD, usual.dead_bytes),
+        events_bytes=size.get(Stream.EVENTS, usual.events_bytes),
+        jobs_per_subject=jobs.max_msgs_per_subject if jobs else usual.jobs_per_subject,
+        message_bytes=jobs.max_msg_size if jobs else usual.message_bytes,
+        replicas=jobs.num_replicas if jobs else usual.replicas,
+    )
 
 
 async def ensure_consumers(connection: Connection, model: str, ack_wait_s: float = ACK_WAIT_S) -> None:

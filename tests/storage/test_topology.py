@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import msgspec
 import nats.js.errors
 import pytest
 import pytest_asyncio
@@ -11,7 +13,13 @@ from headrace_contracts.errors import BrokerUnavailable, TopologyDrift, UnknownM
 from headrace_contracts.settings import NatsSettings
 from headrace_local.nats_server import NatsServer
 from headrace_storage.connection import Connection
-from headrace_storage.topology import StorageLimits, ensure_consumers, ensure_topology, lease_of_consumers
+from headrace_storage.topology import (
+    StorageLimits,
+    ensure_consumers,
+    ensure_topology,
+    lease_of_consumers,
+    limits_there,
+)
 
 
 @pytest_asyncio.fixture
@@ -41,6 +49,19 @@ async def test_a_bucket_with_other_settings_is_refused_and_each_is_named(connect
             await ensure_topology(connection)
     finally:
         await connection.js.update_stream(config)
+
+
+async def test_limits_that_somebody_chose_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Workers ensure the topology too: they must not refuse an operator's limits, or a cluster's replicas."""
+    chosen = StorageLimits(jobs_bytes=1 << 20, events_bytes=1 << 20, jobs_per_subject=7, message_bytes=1 << 16)
+    async with (
+        NatsServer(tmp_path, sync_always=False) as server,
+        Connection(NatsSettings(url=server.url)) as connection,
+    ):
+        await ensure_topology(connection, chosen)
+        await connection.js.delete_stream("EVENTS")
+        await ensure_topology(connection)
+        assert await limits_there(connection) == msgspec.structs.replace(chosen, events_bytes=128 << 20)
 
 
 async def test_consumers_with_another_lease_are_refused(connection: Connection) -> None:
