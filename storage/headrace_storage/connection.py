@@ -28,6 +28,8 @@ RECONNECT_WAIT_S = 0.2
 CONNECT_DEADLINE_S = 3.0
 REQUEST_TIMEOUT_S = 5.0
 DRAIN_DEADLINE_S = 5.0
+# What the servers of a cluster answer while they choose a leader: it goes by, as any outage does.
+CHOOSING_A_LEADER = frozenset({10008, 10009})
 # Bytes buffered while disconnected; past it the client raises instead of filling memory.
 PENDING_BYTES = 8 * 1024 * 1024
 
@@ -153,8 +155,10 @@ class Connection:
         """Turn what the client raises when there is no server into `BrokerUnavailable`."""
         try:
             yield
-        except nats.js.errors.APIError:
-            raise
+        except nats.js.errors.APIError as error:
+            if error.err_code not in CHOOSING_A_LEADER:
+                raise
+            raise BrokerUnavailable(self.url, error.description or "a leader is being chosen") from error
         except (nats.errors.Error, TimeoutError, ConnectionError) as error:
             raise BrokerUnavailable(self.url, str(error) or type(error).__name__) from error
 

@@ -28,7 +28,8 @@ HOLDER_FAULTS = frozenset(
     {FaultKind.WORKER_KILL, FaultKind.WORKER_STOP, FaultKind.LINK_SILENT, FaultKind.LINK_SLOW, FaultKind.LINK_RESET}
 )
 """The holder of a lease could not renew it."""
-DEATHS = frozenset({FaultKind.WORKER_KILL, FaultKind.ENGINE_KILL})
+DEATHS = frozenset({FaultKind.WORKER_KILL, FaultKind.ENGINE_KILL, FaultKind.ENGINE_STOP})
+"""An engine ended: one that is frozen for longer than a step may take is killed as hung."""
 ENGINE_DEATHS = frozenset({"crash", "hang", "out_of_memory", "memory_error", "device_error"})
 """Ends of a run that take the engine process with them."""
 

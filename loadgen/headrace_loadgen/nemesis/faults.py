@@ -46,7 +46,10 @@ class Injector:
     async def inject(self, kind: FaultKind) -> Fault:
         """Do one fault, from its beginning to its end."""
         began_s = self._clock.monotonic()
-        proof = await FAULTS[kind](self)
+        return self.note(kind, began_s, await FAULTS[kind](self))
+
+    def note(self, kind: FaultKind, began_s: float, proof: Proof) -> Fault:
+        """Write down a fault that is over."""
         fault = Fault(kind, proof.target, began_s, self._clock.monotonic(), proof.happened, proof.seen, proof.pids)
         self._journal.write(fault)
         self.done.append(fault)

@@ -120,7 +120,12 @@ class Fleet:
         await asyncio.gather(*self._keeping, return_exceptions=True)
 
     async def terminate(self, worker: Worker) -> str:
-        """SIGTERM; how the process ended. It is killed if it does not end."""
+        """SIGTERM to a worker that serves; how the process ended. It is killed if it does not end."""
+        with contextlib.suppress(TimeoutError):
+            # Before it has an engine it may not have got as far as to listen to signals.
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                while not worker.engines():  # noqa: ASYNC110 - another process: only looking tells
+                    await asyncio.sleep(0.02)
         self.touched.add(worker.pid)
         worker.send(signal.SIGTERM)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from headrace_contracts.errors import HeadraceError
+from headrace_contracts.errors import BrokerUnavailable, HeadraceError
 from headrace_contracts.heartbeat import EngineState
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.settings import NatsSettings, S3Settings, Settings
@@ -116,8 +116,19 @@ class Testbed:
         self.store_wire = await enter(HttpProxy(self.store.port, self.rng))
         self.client_wires = [await enter(Proxy(broker.port, self.rng)) for broker in self.brokers]
         async with asyncio.timeout(START_DEADLINE_S):
-            self.watch = await enter(Connection(self.direct.nats, name="watch", connect_deadline_s=START_DEADLINE_S))
+            self.watch = await self._connect()
             await self._declare()
+
+    async def _connect(self) -> Connection:
+        while True:
+            connection = Connection(self.direct.nats, name="watch", connect_deadline_s=START_DEADLINE_S)
+            try:
+                return await self._stack.enter_async_context(connection)
+            except BrokerUnavailable:
+                if len(self.brokers) == 1:
+                    raise
+                # A cluster without a leader does not answer.
+                await asyncio.sleep(0.2)
 
     async def _declare(self) -> None:
         limits = self.layout.limits
