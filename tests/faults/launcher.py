@@ -1,6 +1,6 @@
 """Starts a worker as `python -m headrace_workers` does, after breaking it as the environment says.
 
-    HEADRACE_TEST_BREAKS    names of functions in `breaks`, separated by commas
+HEADRACE_TEST_BREAKS    names of functions in `breaks`, separated by commas
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The scenarios: each a few seconds of one fault, with a setting of its own. Tests play them as they are, and broken."""
+"""The scenarios: some seconds of one fault each, with a setting of its own. Tests play them as they are, and broken."""
 
 import asyncio
 import random

@@ -76,7 +76,9 @@ class Judged:
     @property
     def violated(self) -> dict[str, list[str]]:
         """Invariants that do not hold, with some of the problems."""
-        return {v.invariant: [f"{x.job_id}: {x.problem}" for x in v.violations[:5]] for v in self.verdicts if v.violations}
+        return {
+            v.invariant: [f"{x.job_id}: {x.problem}" for x in v.violations[:5]] for v in self.verdicts if v.violations
+        }
 
     def compared(self, invariant: str) -> int:
         """How many things an invariant was held against."""
@@ -87,6 +89,7 @@ class Stage:
     """A running system and what a scenario may do with it."""
 
     def __init__(self, bed: Testbed, clients: Clients, injector: Injector, recorder: ResultsRecorder) -> None:
+        self.patience_s = DEADLINE_S
         self.bed = bed
         self.clients = clients
         self.injector = injector
@@ -102,7 +105,9 @@ class Stage:
         await self.bed.start_workers()
         await self.bed.until_ready()
 
-    def order(self, job_id: str | None = None, ttl_s: float | None = None, lane: Lane = Lane.NORMAL, **asked: Any) -> Order:
+    def order(
+        self, job_id: str | None = None, ttl_s: float | None = None, lane: Lane = Lane.NORMAL, **asked: Any
+    ) -> Order:
         """A job to be submitted."""
         self._count += 1
         job_id = job_id or f"job-{self._count}"
@@ -147,8 +152,10 @@ class Stage:
         return next(worker for worker in self.workers if pid in worker.engines())
 
     async def until_ended(self, *orders: Order) -> None:
-        """Wait until jobs have results."""
-        await self.until(lambda: {order.job_id for order in orders} <= self.recorder.ended)
+        """Wait until jobs have results, but not for ever: the checker will say which have none."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience_s):
+                await self.until(lambda: {order.job_id for order in orders} <= self.recorder.ended)
 
     def aim_at(self, worker: Worker) -> None:
         """Let the next faults of workers hit this one."""
@@ -173,6 +180,7 @@ async def play(folder: Path, setting: Setting, scenario: Play, deadline_s: float
     )
     (folder / evidence.PLAN).write_bytes(msgspec.json.encode(plan))
     async with _staged(folder, setting) as stage:
+        stage.patience_s = deadline_s
         await scenario(stage)
         bed, clients, recorder = stage.bed, stage.clients, stage.recorder
         clients.stop_trying()
