@@ -172,5 +172,3 @@ class Plan(msgspec.Struct, frozen=True):
     """How long after a cancel or an expiry a job that was on its way to the engine may still begin."""
     isolated_models: tuple[str, ...] = ()
     """Models whose jobs kill no engine: nobody in there is anybody's victim."""
-    ignores: tuple[str, ...] = ()
-    """Invariants that this setting cannot speak of."""

@@ -90,7 +90,7 @@ def _work(history: History, evidence: Evidence) -> Rows:
         ("cancels answered", str(sum(len(job.cancels) for job in jobs))),
         ("dead letters", str(len(evidence.final.dead))),
         ("blobs in the store", str(len(evidence.final.blobs))),
-        ("of these, left by attempts that died or lost", str(orphans(history, evidence.final.blobs))),
+        ("of these, left by attempts that died or lost", str(orphans(history))),
         ("seconds from the last fault to an empty queue", f"{evidence.final.drain_s:.1f}"),
     ]
 

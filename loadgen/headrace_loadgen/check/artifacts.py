@@ -10,16 +10,15 @@ from hashlib import sha256
 from headrace_contracts.result import Status
 from headrace_loadgen.check.history import History
 from headrace_loadgen.check.verdict import Finding, Violation
-from headrace_loadgen.records import Blob
 
 # S3 tells whole seconds, and rounds them as it likes.
 _CLOCK_SLACK = timedelta(seconds=2)
 _PIECE_BYTES = 1 << 20
 
 
-def whole(history: History, blobs: tuple[Blob, ...]) -> Iterator[Finding]:
+def whole(history: History) -> Iterator[Finding]:
     """A job that succeeded has all its artifacts in the store, with the bytes that follow from its input."""
-    stored = {blob.key: blob for blob in blobs}
+    stored = {blob.key: blob for blob in history.evidence.final.blobs}
     for job in history.jobs.values():
         result = job.result
         if result is None or job.asked is None:
@@ -43,9 +42,9 @@ def whole(history: History, blobs: tuple[Blob, ...]) -> Iterator[Finding]:
                 yield None
 
 
-def one_winner(history: History, blobs: tuple[Blob, ...]) -> Iterator[Finding]:
+def one_winner(history: History) -> Iterator[Finding]:
     """A blob belongs to one attempt of one job, and nobody writes to it once a result names it."""
-    stored = {blob.key: blob for blob in blobs}
+    stored = {blob.key: blob for blob in history.evidence.final.blobs}
     owners = Counter(artifact.blob for job in history.jobs.values() if job.result for artifact in job.result.artifacts)
     for job in history.jobs.values():
         if job.result is None:
@@ -62,10 +61,10 @@ def one_winner(history: History, blobs: tuple[Blob, ...]) -> Iterator[Finding]:
                 yield None
 
 
-def orphans(history: History, blobs: tuple[Blob, ...]) -> int:
+def orphans(history: History) -> int:
     """Blobs that no result names: allowed, and counted."""
     named = {artifact.blob for job in history.jobs.values() if job.result for artifact in job.result.artifacts}
-    return sum(blob.key not in named for blob in blobs)
+    return sum(blob.key not in named for blob in history.evidence.final.blobs)
 
 
 @lru_cache(maxsize=100_000)

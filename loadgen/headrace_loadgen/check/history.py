@@ -98,11 +98,10 @@ class Story:
 
 @dataclass(frozen=True)
 class History:
-    """All jobs of a run, and the faults."""
+    """All jobs of a run, beside the evidence they come from."""
 
-    plan: Plan
+    evidence: Evidence
     jobs: dict[str, Story]
-    faults: list[Fault]
     strangers: list[Ended]
     """Results of jobs nobody submitted."""
     unknown_runs: list[Entry]
@@ -118,11 +117,16 @@ class History:
         strangers = _add_results(jobs, evidence)
         unknown = _add_runs(jobs, evidence.engine)
         deaths = [entry for entry in evidence.engine if entry.how in ENGINE_DEATHS]
-        return cls(evidence.plan, jobs, evidence.faults, strangers, unknown, backlogs, deaths)
+        return cls(evidence, jobs, strangers, unknown, backlogs, deaths)
+
+    @property
+    def plan(self) -> Plan:
+        """How the run was set up."""
+        return self.evidence.plan
 
     def faults_between(self, begin_s: float, end_s: float, kinds: frozenset[FaultKind]) -> Iterator[Fault]:
         """Faults of some kinds that were there at some moment between two."""
-        for fault in self.faults:
+        for fault in self.evidence.faults:
             if fault.kind in kinds and fault.began_s <= end_s and fault.ended_s >= begin_s:
                 yield fault
 

@@ -9,7 +9,6 @@ from headrace_contracts.result import Result, Status
 from headrace_contracts.tasks.synthetic import Behaviour, SyntheticOutput
 from headrace_loadgen.check.history import BROKER_FAULTS, History, Story
 from headrace_loadgen.check.verdict import Finding, Violation
-from headrace_loadgen.records import StoredMessage
 
 INNOCENT = frozenset({Behaviour.OK, Behaviour.LEAK, Behaviour.HUGE_OUTPUT, Behaviour.IGNORES_CANCEL})
 """These have no reason to fail."""
@@ -112,10 +111,10 @@ def backlog_is_whole(history: History) -> Iterator[Finding]:
         )
 
 
-def rewritten(seen: list[StoredMessage], results: list[StoredMessage]) -> Iterator[Finding]:
+def rewritten(history: History) -> Iterator[Finding]:
     """What was read of a stream as it grew is what it has at the end."""
-    at_the_end = {message.sequence: message for message in results}
-    for message in seen:
+    at_the_end = {message.sequence: message for message in history.evidence.results}
+    for message in history.evidence.seen:
         now = at_the_end.get(message.sequence)
         if now is None:
             yield Violation("", f"sequence {message.sequence} of {message.subject} is gone")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from headrace_loadgen.check.history import History
 from headrace_loadgen.check.verdict import Finding, Violation
-from headrace_loadgen.records import Final, Sample, StreamState
+from headrace_loadgen.records import Sample
 
 # A supervisor's memory moves by what is in transfer; a leak of 1 KB a job would pass this within 32,000 jobs.
 MAX_GROWTH_BYTES = 48 << 20
@@ -14,8 +14,9 @@ MAX_GROWTH_FILES = 24
 MIN_SAMPLES = 40
 
 
-def drained(final: Final) -> Iterator[Finding]:
+def drained(history: History) -> Iterator[Finding]:
     """When everything works again, every job ends, and the queue is empty."""
+    final = history.evidence.final
     if not final.drained:
         yield Violation("", f"not drained {final.drain_s:.0f} s after the last fault")
     for message in final.jobs_left:
@@ -23,8 +24,9 @@ def drained(final: Final) -> Iterator[Finding]:
     yield None
 
 
-def nothing_replaced(state: StreamState) -> Iterator[Finding]:
+def nothing_replaced(history: History) -> Iterator[Finding]:
     """No message of RESULTS was ever deleted or replaced: the server's own count."""
+    state = history.evidence.final.results_state
     if state.deleted or (state.messages and state.first_sequence != 1):
         yield Violation(
             "", f"{state.deleted} deleted, first sequence {state.first_sequence}, {state.messages} messages left"
@@ -34,10 +36,10 @@ def nothing_replaced(state: StreamState) -> Iterator[Finding]:
     yield None
 
 
-def workers_flat(samples: list[Sample]) -> Iterator[Finding]:
+def workers_flat(history: History) -> Iterator[Finding]:
     """A worker's supervisor grows neither in memory nor in open files."""
     by_pid: dict[int, list[Sample]] = defaultdict(list)
-    for sample in samples:
+    for sample in history.evidence.samples:
         by_pid[sample.pid].append(sample)
     for pid, of_worker in by_pid.items():
         if len(of_worker) < MIN_SAMPLES:
@@ -56,13 +58,13 @@ def workers_flat(samples: list[Sample]) -> Iterator[Finding]:
 
 def faults_happened(history: History) -> Iterator[Finding]:
     """Every fault that was injected really happened."""
-    for fault in history.faults:
+    for fault in history.evidence.faults:
         yield None if fault.happened else Violation("", f"{fault.kind} of {fault.target}: {fault.proof}")
 
 
-def workers_end_well(final: Final) -> Iterator[Finding]:
+def workers_end_well(history: History) -> Iterator[Finding]:
     """A worker that is told to stop ends by itself, with exit status 0."""
-    for how in final.worker_exits:
+    for how in history.evidence.final.worker_exits:
         yield None if how == "exit status 0" else Violation("", f"a worker ended with {how}")
 
 
