@@ -12,6 +12,8 @@ from headrace_loadgen.records import FaultKind
 _CANCEL_LOST = BROKER_FAULTS | HOLDER_FAULTS | {FaultKind.ENGINE_STOP}
 """A cancel is told to a running worker once, and the worker or the broker may be away then."""
 _HANDED_BACK = frozenset({FaultKind.WORKER_TERM, FaultKind.WORKER_KILL})
+_ECHO_LEASES = 3
+"""How long deliveries from before a crash of the broker may still be answered, in leases."""
 _KILLS_ENGINES = frozenset({Behaviour.CRASH, Behaviour.HANG, Behaviour.OUT_OF_MEMORY, Behaviour.STICKY})
 _ENDS_BY_POISON = frozenset({"crash", "hang", "out_of_memory", "device_error"})
 
@@ -109,8 +111,12 @@ def outages_are_waited_out(history: History) -> Iterator[Finding]:
         for before, after in itertools.pairwise(runs):
             if before.how != "finish" or job.behaviour not in INNOCENT:
                 continue
-            disturbed = BROKER_FAULTS | HOLDER_FAULTS | _HANDED_BACK
-            if any(history.faults_between(before.start_s - history.plan.lease_s, after.start_s, disturbed)):
+            lease_s = history.plan.lease_s
+            disturbed = HOLDER_FAULTS | _HANDED_BACK
+            if any(history.faults_between(before.start_s - lease_s, after.start_s, disturbed)):
+                continue
+            # A broker that crashed delivers again what is held; what the first holder answers then acts on the next.
+            if any(history.faults_between(before.start_s - _ECHO_LEASES * lease_s, after.start_s, BROKER_FAULTS)):
                 continue
             gap_s = after.start_s - before.end_s
             yield (

@@ -7,8 +7,8 @@ from headrace_loadgen.check.history import History
 from headrace_loadgen.check.verdict import Finding, Violation
 from headrace_loadgen.records import Sample
 
-# A supervisor's memory moves by what is in transfer; a leak of 1 KB a job would pass this within 32,000 jobs.
-MAX_GROWTH_BYTES = 48 << 20
+# Eight uploads at once hold a part of 16 MiB each, and the allocator keeps what they gave back.
+MAX_GROWTH_BYTES = 160 << 20
 MAX_GROWTH_FILES = 24
 # Below this there is no trend to speak of.
 MIN_SAMPLES = 40

@@ -102,7 +102,7 @@ async def worker_term(injector: Injector) -> Proof:
 
 async def engine_kill(injector: Injector) -> Proof:
     """SIGKILL to an engine process."""
-    worker, engine = _engine(injector)
+    worker, engine = await _engine(injector)
     if worker is None or engine is None:
         return Proof("engine", False, "none runs")
     send(engine, signal.SIGKILL)
@@ -112,7 +112,7 @@ async def engine_kill(injector: Injector) -> Proof:
 
 async def engine_stop(injector: Injector) -> Proof:
     """SIGSTOP to an engine process, for longer than a step may take."""
-    worker, engine = _engine(injector)
+    worker, engine = await _engine(injector)
     if worker is None or engine is None:
         return Proof("engine", False, "none runs")
     step_s = max(spec.timeouts.step_s for spec in injector.bed.layout.models)
@@ -264,10 +264,14 @@ FAULTS: dict[FaultKind, Callable[[Injector], Awaitable[Proof]]] = {
 }
 
 
-def _engine(injector: Injector) -> tuple[Worker | None, int | None]:
-    worker = injector.worker()
-    engines = worker.engines() if worker is not None else []
-    return worker, injector.rng.choice(engines) if engines else None
+async def _engine(injector: Injector) -> tuple[Worker | None, int | None]:
+    """A worker that runs and one of its engines, once there is one."""
+    for _ in range(round(MEET_DEADLINE_S / 0.05)):
+        worker = injector.worker()
+        if worker is not None and (engines := worker.engines()):
+            return worker, injector.rng.choice(engines)
+        await asyncio.sleep(0.05)
+    return None, None
 
 
 def _holders(injector: Injector) -> tuple[int, ...]:
