@@ -200,7 +200,7 @@ def backlog_short(run: Run) -> None:
 
 
 def memory_grows(run: Run) -> None:
-    run.rest["samples"] = [Sample(s, 7, (100 + 2 * s) << 20, 30) for s in range(100)]
+    run.rest["samples"] = [Sample(s, 7, (100 + 5 * s) << 20, 30) for s in range(100)]
 
 
 def files_grow(run: Run) -> None:
