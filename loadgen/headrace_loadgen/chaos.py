@@ -90,8 +90,11 @@ async def run(options: Options, clock: Clock, say: Callable[[Progress], None]) -
     async with Testbed(layout, options.folder, rng) as bed:
         await bed.start_workers()
         await bed.until_ready()
-        async with watching(bed, clock) as recorder, Client(bed.for_clients) as client:
-            clients = Clients(client, options.folder, clock)
+        async with (
+            watching(bed, clock) as recorder,
+            Client(bed.for_clients) as client,
+            Clients(client, options.folder, clock) as clients,
+        ):
             with Journal[Fault](options.folder / evidence.FAULTS) as journal:
                 injector = Injector(bed, journal, rng, clock)
 

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -49,6 +50,15 @@ class Clients:
         self._stopped = False
         self.submitted = 0
         self.accepted: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """End what clients still do."""
+        for task in self._habits:
+            task.cancel()
+        await asyncio.gather(*self._habits, return_exceptions=True)
 
     async def send(self, orders: Iterable[Order], rate_per_s: float = math.inf) -> None:
         """Send all of them, in order, at most IN_FLIGHT at once; returns when all are sent.

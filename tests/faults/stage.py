@@ -223,8 +223,9 @@ async def _staged(folder: Path, setting: Setting) -> AsyncIterator[Stage]:
             await bed.until_ready()
         recorder = await stack.enter_async_context(watching(bed, clock))
         client = await stack.enter_async_context(Client(bed.for_clients))
+        clients = await stack.enter_async_context(Clients(client, folder, clock))
         journal = stack.enter_context(Journal[Fault](folder / evidence.FAULTS))
-        yield Stage(bed, Clients(client, folder, clock), Injector(bed, journal, rng, clock), recorder)
+        yield Stage(bed, clients, Injector(bed, journal, rng, clock), recorder)
 
 
 def _spec(folder: Path, setting: Setting) -> ModelSpec:
