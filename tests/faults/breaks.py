@@ -18,7 +18,7 @@ from headrace_contracts.attempts import Attempts, Failure, failed
 from headrace_contracts.errors import ErrorCode
 from headrace_storage import results, topology
 from headrace_storage.delivery import Delivery
-from headrace_workers import admission, job_run, outcome
+from headrace_workers import admission, job_files, job_run, outcome
 from headrace_workers.job_run import JobRun
 from headrace_workers.lease import Lease
 from headrace_workers.settlement import Settlement
@@ -29,7 +29,7 @@ SHORT_OUTAGE_DELAY_S = 2.0
 
 def short_outages() -> None:
     """A worker loses its patience with a store early, and a job rests for a short while."""
-    job_run.STORE_PATIENCE_S = SHORT_PATIENCE_S
+    job_files.STORE_PATIENCE_S = SHORT_PATIENCE_S
     outcome.OUTAGE_DELAY_S = SHORT_OUTAGE_DELAY_S
 
 

@@ -8,11 +8,10 @@ A crash between any two steps leads to a redelivery, and a redelivery finds the 
 import asyncio
 import shutil
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 import msgspec
 import structlog
@@ -20,7 +19,7 @@ import structlog
 from headrace_contracts import codec
 from headrace_contracts import event as events
 from headrace_contracts.attempts import Attempts, excused, failed, judged, suspected
-from headrace_contracts.errors import BlobUnavailable, BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
+from headrace_contracts.errors import BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
 from headrace_contracts.file import Artifact, File
 from headrace_contracts.job import Job, decode_job
 from headrace_contracts.names import artifact_prefix
@@ -34,6 +33,7 @@ from headrace_workers import admission
 from headrace_workers.engine_host import EngineDied
 from headrace_workers.engine_run import EngineRun, Stop
 from headrace_workers.frames import Done, Run
+from headrace_workers.job_files import JobFiles
 from headrace_workers.job_watch import JobWatch
 from headrace_workers.lease import Lease
 from headrace_workers.outcome import (
@@ -54,17 +54,9 @@ from headrace_workers.output_check import check_output
 from headrace_workers.settlement import Settlement
 from headrace_workers.surroundings import Surroundings
 
-T = TypeVar("T")
-
 # Stands in an engine's input for a file that lies in its folder by now.
 _FETCHED = File(blob="fetched", sha256="", size_bytes=0)
 
-# Folder of the input files, inside the one for the files that the job makes.
-INPUTS = ".inputs"
-# How long a finished job waits for a blob store that does not answer, before it goes back to the queue.
-STORE_PATIENCE_S = 60.0
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
 # Share of a lease that is left to a worker to say that it was cut off, before its silence ends a job as poisoned.
 LAST_WORD_SHARE = 0.5
 
@@ -139,12 +131,13 @@ class JobRun:
     async def _attempt(self, job: Job, scratch: Path) -> None:
         task_input = await self._admit(job)
         self._check_stop()
-        files = await self._decode_inputs(await self._fetch(task_input, scratch))
+        files = JobFiles(self._around, scratch, lambda: self._stop is not None)
+        inputs = await self._decode_inputs(await self._fetch(task_input, files))
         await self._join(job)
         self._check_stop()
-        done = await self._run(job, task_input, files, scratch)
+        done = await self._run(job, task_input, inputs, scratch)
         check_output(done, scratch)
-        artifacts = await self._store(job, done, scratch)
+        artifacts = await self._store(job, done, files)
         await self._settlement.end(job, self._result(job, done, artifacts))
 
     def _decode(self) -> Job:
@@ -192,24 +185,10 @@ class JobRun:
         if result is not None:
             raise JobEnded("it has a result already")
 
-    async def _fetch(self, task_input: TaskInput, scratch: Path) -> dict[str, str]:
+    async def _fetch(self, task_input: TaskInput, files: JobFiles) -> dict[str, str]:
         """Bring every input file into the scratch folder, size and hash checked."""
         began = self._around.clock.monotonic()
-        paths = {}
-        inputs = scratch / INPUTS
-        for name, file in admission.files_of(task_input).items():
-            inputs.mkdir(exist_ok=True)
-            path = inputs / name
-            if file.inline is not None:
-                path.write_bytes(file.inline)
-            else:
-                key, size_bytes, sha256 = file.blob, file.size_bytes, file.sha256
-                assert key is not None
-                assert size_bytes is not None
-                assert sha256 is not None
-                get_to = self._around.blobs.get_to
-                await self._through_outages(partial(get_to, key, path, size_bytes=size_bytes, sha256=sha256))
-            paths[name] = str(path)
+        paths = await files.fetch(admission.files_of(task_input))
         self._timings = msgspec.structs.replace(self._timings, fetch_s=self._around.clock.monotonic() - began)
         return paths
 
@@ -251,24 +230,15 @@ class JobRun:
         self._moved()
         return done
 
-    async def _store(self, job: Job, done: Done, out_dir: Path) -> tuple[Artifact, ...]:
-        """Store what the engine made, under this attempt's own prefix, and read back what the store has."""
+    async def _store(self, job: Job, done: Done, files: JobFiles) -> tuple[Artifact, ...]:
+        """Store what the engine made, under a prefix of this attempt alone."""
         began = self._around.clock.monotonic()
         nonce = f"{self.delivery.num_delivered}-{self._around.rng.getrandbits(48):012x}"
-        prefix = artifact_prefix(job.tenant, job.model, job.id, nonce)
-        blobs = self._around.blobs
-        artifacts = []
-        for file in done.files:
-            key = prefix + file.name
-            sent = await self._through_outages(partial(blobs.put, key, out_dir / file.name, file.content_type))
-            kept = await self._through_outages(partial(blobs.stat, key))
-            if (kept.size_bytes, kept.sha256) != (sent.size_bytes, sent.sha256):
-                raise BlobUnavailable(key, "the store has other bytes than were sent")
-            artifacts.append(kept.as_artifact(file.name))
+        artifacts = await files.store(done.files, artifact_prefix(job.tenant, job.model, job.id, nonce))
         self._timings = msgspec.structs.replace(
             self._timings, run_s=done.run_s, store_s=self._around.clock.monotonic() - began
         )
-        return tuple(artifacts)
+        return artifacts
 
     async def _conclude(self, job: Job, error: Exception) -> None:
         """Settle an attempt that did not succeed. What became of it is recorded before the broker is answered."""
@@ -370,19 +340,6 @@ class JobRun:
             await publish_event(self._around.connection, job.tenant, job.model, event, job.encoding)
         except BrokerUnavailable:
             self._log.info("event lost", event_kind=events.event_name(event))
-
-    async def _through_outages(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Repeat `operation` while the store does not answer, for a while: what it waits for was dear."""
-        give_up_at = self._around.clock.monotonic() + STORE_PATIENCE_S
-        pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                return await operation()
-            except BlobUnavailable:
-                if self._stop is not None or self._around.clock.monotonic() > give_up_at:
-                    raise
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _check_stop(self) -> None:
         if self._stop is Stop.CANCELED:
