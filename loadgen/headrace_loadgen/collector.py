@@ -42,6 +42,7 @@ async def collect(bed: Testbed, clock: Clock, drained: bool, drain_s: float) -> 
         attempts=tuple(await _patiently(bed, clock, f"KV_{Bucket.ATTEMPTS}", f"$KV.{Bucket.ATTEMPTS}.>")),
         blobs=await _read_bucket(bed),
         worker_exits=tuple(bed.fleet.exits),
+        ended_by_themselves=tuple(bed.fleet.by_themselves),
     )
     (bed.folder / evidence.FINAL).write_bytes(msgspec.json.encode(final))
 

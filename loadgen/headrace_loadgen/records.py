@@ -158,6 +158,8 @@ class Final(msgspec.Struct, frozen=True):
     blobs: tuple[Blob, ...]
     worker_exits: tuple[str, ...]
     """How the workers ended that were asked to."""
+    ended_by_themselves: tuple[str, ...] = ()
+    """Workers that ended though nobody had touched them, and how."""
 
 
 class Plan(msgspec.Struct, frozen=True):

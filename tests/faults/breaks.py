@@ -3,6 +3,7 @@
 Each is a function that changes the code of the process it is called in. Nothing of this is in the package.
 """
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +19,7 @@ from headrace_contracts.attempts import Attempts, Failure, failed
 from headrace_contracts.errors import ErrorCode
 from headrace_storage import results, topology
 from headrace_storage.delivery import Delivery
-from headrace_workers import admission, job_files, job_run, outcome
+from headrace_workers import admission, job_files, job_run, outcome, worker
 from headrace_workers.job_run import JobRun
 from headrace_workers.lease import Lease
 from headrace_workers.settlement import Settlement
@@ -31,6 +32,15 @@ def short_outages() -> None:
     """A worker loses its patience with a store early, and a job rests for a short while."""
     job_files.STORE_PATIENCE_S = SHORT_PATIENCE_S
     outcome.OUTAGE_DELAY_S = SHORT_OUTAGE_DELAY_S
+
+
+def no_reaper() -> None:
+    """Nobody ends jobs but those who draw them: else the reaper may hide what they do wrong."""
+
+    async def idle(*args: Any) -> None:
+        await asyncio.Event().wait()
+
+    worker.reap = idle
 
 
 # Planted bugs of workers.
@@ -143,8 +153,8 @@ def result_without_store() -> None:
 
 def endless_attempts() -> None:
     """No number of attempts is too many."""
-    original = Attempts.spent
-    Attempts.spent = lambda self, num_delivered: min(1, original(self, num_delivered))  # type: ignore[method-assign]
+    original = Attempts.spent.fget  # type: ignore[attr-defined]
+    Attempts.spent = property(lambda self: min(1, original(self)))  # type: ignore[assignment,method-assign]
 
 
 def unchecked_output() -> None:
@@ -198,6 +208,7 @@ IN_WORKERS: dict[str, Callable[[], None]] = {
     for function in (
         kill_points,
         short_outages,
+        no_reaper,
         ack_before_commit,
         no_self_fence,
         nak_without_delay,

@@ -211,6 +211,10 @@ def bad_exit(run: Run) -> None:
     run.rest["final"] = msgspec.structs.replace(run.evidence().final, worker_exits=("exit status 1",))
 
 
+def gave_up(run: Run) -> None:
+    run.rest["final"] = msgspec.structs.replace(run.evidence().final, ended_by_themselves=("w: exit status 1",))
+
+
 def empty_fault(run: Run) -> None:
     run.rest["faults"] = [Fault(FaultKind.LINK_RESET, "w", 0.0, 1.0, False, "0 connections")]
 
@@ -252,6 +256,7 @@ BROKEN: list[tuple[Callable[[Run], None], str]] = [
     (memory_grows, "workers flat"),
     (files_grow, "workers flat"),
     (bad_exit, "workers end well"),
+    (gave_up, "workers end well"),
     (empty_fault, "faults happened"),
 ]
 

@@ -64,15 +64,16 @@ def expiry(history: History) -> Iterator[Finding]:
 
 
 def poison_capped(history: History) -> Iterator[Finding]:
-    """A job that kills engines does so at most as often as its model allows attempts."""
+    """A job kills as many engines as it may have attempts, not counting where its worker or broker was hit as well."""
     cap = history.plan.max_attempts
     for job in history.jobs.values():
         if job.behaviour not in _KILLS_ENGINES:
             continue
-        kills = sum(run.how in _ENDS_BY_POISON for run in job.runs)
+        kills = [run for run in job.runs if run.how in _ENDS_BY_POISON]
+        counted = sum(not _uncounted(history, run) for run in kills)
         yield (
-            Violation(job.job_id, f"it killed {kills} engines, and {cap} attempts are allowed")
-            if (kills > cap)
+            Violation(job.job_id, f"it killed {len(kills)} engines, and {cap} attempts are allowed")
+            if (counted > cap)
             else None
         )
 
@@ -131,6 +132,17 @@ def _lease_may_have_lapsed(history: History, earlier: EngineRun, later: EngineRu
     if any(history.faults_between(begin_s, later.start_s, BROKER_FAULTS)):
         return True
     return any(earlier.pid in fault.pids for fault in history.faults_between(begin_s, later.start_s, HOLDER_FAULTS))
+
+
+def _uncounted(history: History, run: EngineRun) -> bool:
+    """Whether nobody may have been able to write down that this run failed."""
+    lease_s = history.plan.lease_s
+    begin_s, end_s = run.start_s - lease_s, run.end_s + 2 * lease_s
+    if any(history.faults_between(begin_s, end_s, BROKER_FAULTS)):
+        return True
+    if any(history.faults_between(run.start_s, end_s, frozenset({FaultKind.WORKER_KILL}))):
+        return True  # the engine was gone by then, so the log does not say whose it was
+    return any(run.pid in fault.pids for fault in history.faults_between(begin_s, end_s, HOLDER_FAULTS))
 
 
 def _cancel_may_be_lost(history: History, ended_at_s: float, run: EngineRun) -> bool:

@@ -63,9 +63,13 @@ def faults_happened(history: History) -> Iterator[Finding]:
 
 
 def workers_end_well(history: History) -> Iterator[Finding]:
-    """A worker that is told to stop ends by itself, with exit status 0."""
-    for how in history.evidence.final.worker_exits:
+    """A worker ends when it is told to, and only then: by itself, with exit status 0."""
+    final = history.evidence.final
+    for how in final.worker_exits:
         yield None if how == "exit status 0" else Violation("", f"a worker ended with {how}")
+    for how in final.ended_by_themselves:
+        # SIGKILL has no other source here than a fault.
+        yield None if how.endswith("SIGKILL") else Violation("", f"nobody had touched it: {how}")
 
 
 def _median(values: list[int]) -> int:
