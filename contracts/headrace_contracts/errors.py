@@ -15,6 +15,7 @@
     │   └── BrokerFull           all streams together are at the broker's storage limit
     ├── MessageTooLarge          a job does not fit one message
     ├── BrokerUnavailable        no answer from NATS, or it refused the connection
+    │   ├── BrokerForbidden      the role we connected with may not do this
     │   └── BrokerStorageFailing it answers, and stores nothing: its disk is full or broken
     ├── TopologyDrift            a stream or consumer exists with other settings than ours
     ├── UnsafeBroker             the broker could lose or drop accepted jobs
@@ -264,6 +265,25 @@ class BrokerUnavailable(HeadraceError):
         super().__init__(
             f"no NATS server with JetStream at {url} ({reason}): start one with `headrace up`, or set NATS_URL"
         )
+
+
+class BrokerForbidden(BrokerUnavailable):
+    """The broker is there, and does not let our role do this: asking again does not help."""
+
+    def __init__(self, url: str, action: str, subject: str) -> None:
+        self.url = url
+        self.reason = f"this role may not {action} {subject}"
+        self.action = action
+        self.subject = subject
+        hint = (
+            "answers come to the inbox of the role: set NATS_INBOX_PREFIX (`nats.inbox_prefix`) to its own"
+            if action == "subscribe to"
+            else "use the settings of a role that may, as `headrace auth init` writes them"
+        )
+        HeadraceError.__init__(self, f"the broker at {url} refused: {self.reason}; {hint}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.url, self.action, self.subject))
 
 
 class BrokerStorageFailing(BrokerUnavailable):

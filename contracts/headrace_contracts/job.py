@@ -55,16 +55,16 @@ class Job(msgspec.Struct, frozen=True):
     encoding: Encoding
     body: JobBody
     created_at: datetime
-    """When the broker stored the message."""
+    """When the broker accepted the message."""
 
 
 def job_id_of(headers: Mapping[str, str] | None, stream_sequence: int) -> str:
-    """Id of a job: its Nats-Msg-Id, else its place in the stream.
+    """Id of a job: what its forwarder says, else its Nats-Msg-Id, else its place in the stream.
 
     Raises:
         InvalidName: the header's value cannot be part of a subject.
     """
-    named = codec.header(headers, Header.JOB_ID)
+    named = codec.header(headers, Header.FORWARDED_ID) or codec.header(headers, Header.JOB_ID)
     return job_id_of_sequence(stream_sequence) if named is None else check_token("job id", named)
 
 
@@ -91,4 +91,26 @@ def decode_job(
         raise UndecodableMessage("job", data, str(error)) from error
     encoding = codec.encoding_of(headers, data)
     body = codec.decode(data, JobBody, encoding)
-    return Job(job_id, address.tenant, address.model, address.lane, encoding, body, created_at)
+    submitted_at = _submitted_at(headers, created_at)
+    return Job(job_id, address.tenant, address.model, address.lane, encoding, body, submitted_at)
+
+
+def _submitted_at(headers: Mapping[str, str] | None, stored_at: datetime) -> datetime:
+    """When the job was accepted: before it was stored in JOBS, if it waited in an ingress stream."""
+    said = codec.header(headers, Header.FORWARDED_AT)
+    if said is None:
+        return stored_at
+    try:
+        submitted_at = msgspec.convert(said, datetime)
+    except msgspec.ValidationError:
+        return stored_at
+    # Any client can write the header: it can make its own job older, never younger.
+    return min(submitted_at, stored_at) if submitted_at.tzinfo is not None else stored_at
+
+
+class CancelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Body of a cancel that goes through an ingress stream, in the encoding that the result is wanted in."""
+
+    job_id: str
+    metadata: dict[str, Scalar] = {}
+    """The job's, to be repeated in its result."""

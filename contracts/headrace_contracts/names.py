@@ -48,12 +48,21 @@ class Bucket(StrEnum):
 BLOB_BUCKET: Final = "headrace"
 INPUTS_FOLDER: Final = "inputs"
 
+INGRESS_PREFIX: Final = "INGRESS_"
+INGRESS_CONSUMER: Final = "forward"
+# Stands in the place of a lane; no lane is called so.
+INGRESS_CANCEL: Final = "cancel"
+
 
 class Header(StrEnum):
     """The NATS headers Headrace reads or writes; clients may spell them in any case."""
 
     CONTENT_TYPE = "Content-Type"
     JOB_ID = "Nats-Msg-Id"
+    FORWARDED_ID = "Headrace-Job-Id"
+    """Id of a job that came through an ingress stream: its Nats-Msg-Id is the forwarder's."""
+    FORWARDED_AT = "Headrace-Submitted-At"
+    """When such a job was stored there (RFC 3339): its waiting counts from then."""
     TRACEPARENT = "traceparent"
     VERSION = "Headrace-Version"
     REDRIVE_OF = "Headrace-Redrive-Of"
@@ -150,6 +159,16 @@ def job_id_of_subject(subject: str) -> str:
     """The job id token of a result, event, dead or cancel subject."""
     parts = subject.split(".")
     return parts[4] if parts[0] == "control" else parts[3]
+
+
+def ingress_stream(tenant: str) -> str:
+    """Stream in which an untrusted tenant's jobs wait to be forwarded to JOBS."""
+    return f"{INGRESS_PREFIX}{check_token('tenant', tenant)}"
+
+
+def ingress_subject(tenant: str, model: str, lane: str) -> str:
+    """Subject an untrusted tenant publishes a job to; INGRESS_CANCEL as `lane` asks for a cancel."""
+    return f"ingress.{check_token('tenant', tenant)}.{check_token('model', model)}.{check_token('lane', lane)}"
 
 
 def consumer_name(model: str, lane: Lane) -> str:

@@ -30,6 +30,8 @@ class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str | None = None
     ca: str | None = None
     inbox_prefix: str = "_INBOX"
+    js_api_prefix: str = "$JS.API"
+    """Where JetStream is asked; another one where it is in another account than ours."""
     monitor_url: str | None = None
     """The server's monitoring port, as in `http://127.0.0.1:8222`; one of each server, separated by commas."""
 
@@ -79,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     s3: S3Settings | None = None
     reaper: ReaperSettings = ReaperSettings()
     tenant: str = DEFAULT_TENANT
+    ingress: bool = False
+    """The tenant is untrusted: jobs and cancels go through its ingress stream."""
     cache_dir: str = "~/.cache/headrace"
     """Weights of models, ready to load."""
 
@@ -100,6 +104,7 @@ _VARIABLES = {
     "NATS_KEY": ("nats", "key"),
     "NATS_CA": ("nats", "ca"),
     "NATS_INBOX_PREFIX": ("nats", "inbox_prefix"),
+    "NATS_JS_API_PREFIX": ("nats", "js_api_prefix"),
     "NATS_MONITOR_URL": ("nats", "monitor_url"),
     "S3_ENDPOINT_URL": ("s3", "endpoint_url"),
     "AWS_ACCESS_KEY_ID": ("s3", "access_key_id"),
@@ -111,6 +116,8 @@ _VARIABLES = {
 }
 
 _CONTEXT_KEYS = ("url", "user", "password", "token", "creds", "nkey", "cert", "key", "ca", "inbox_prefix")
+
+_PATH_KEYS = ("creds", "nkey", "cert", "key", "ca")
 
 
 def parse_settings(toml_text: str, source: str, environment: Mapping[str, str], context: Mapping[str, str]) -> Settings:
@@ -129,7 +136,10 @@ def parse_settings(toml_text: str, source: str, environment: Mapping[str, str], 
         table = tomllib.loads(toml_text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{source}: {error}") from error
-    nats = {**_section(table, "nats", source), **{key: context[key] for key in _CONTEXT_KEYS if context.get(key)}}
+    nats = {
+        **_beside(_section(table, "nats", source), source),
+        **{key: context[key] for key in _CONTEXT_KEYS if context.get(key)},
+    }
     sections: dict[str, object] = {**table, "nats": nats, "s3": _section(table, "s3", source)}
     for variable, path in _VARIABLES.items():
         value = environment.get(variable)
@@ -168,6 +178,13 @@ def _section(table: dict[str, object], name: str, source: str) -> dict[str, obje
     if not isinstance(section, dict):
         raise SettingsError(f"{source}: `{name}` must be a table, as in [{name}]")
     return dict(section)
+
+
+def _beside(section: dict[str, object], source: str) -> dict[str, object]:
+    """Relative paths of a settings file are taken from where it lies, so that a folder can be moved as a whole."""
+    folder = Path(source).parent
+    paths = {key: section[key] for key in _PATH_KEYS if isinstance(section.get(key), str)}
+    return {**section, **{key: str(folder / Path(str(value)).expanduser()) for key, value in paths.items()}}
 
 
 def _settings_path(env: Mapping[str, str]) -> Path | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.results import JobResult, ResultArtifact
     from headrace_contracts.errors import (
         BlobError,
+        BrokerForbidden,
         BrokerFull,
         BrokerStorageFailing,
         BrokerUnavailable,
@@ -44,6 +45,7 @@ _HOMES = {
     "headrace.job_status": ("JobState", "JobStatus"),
     "headrace_contracts.errors": (
         "BlobError",
+        "BrokerForbidden",
         "BrokerFull",
         "BrokerStorageFailing",
         "BrokerUnavailable",
@@ -63,6 +65,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BatchIncomplete",
     "BlobError",
+    "BrokerForbidden",
     "BrokerFull",
     "BrokerStorageFailing",
     "BrokerUnavailable",

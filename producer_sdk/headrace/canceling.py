@@ -9,10 +9,11 @@ from headrace_contracts import codec
 from headrace_contracts.clock import Clock
 from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import ErrorCode, Fault
-from headrace_contracts.job import Job, Scalar
+from headrace_contracts.job import CancelRequest, Job, Scalar
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.connection import Connection
 from headrace_storage.control import send_cancel
+from headrace_storage.jobs import submit_cancel
 from headrace_storage.results import commit_result
 
 
@@ -56,3 +57,9 @@ async def cancel_job(
         return f"already {committed.result.status}"
     await send_cancel(connection, tenant, model, job_id)
     return "canceling" if activity.running else "canceled"
+
+
+async def request_cancel(connection: Connection, tenant: str, model: str, job_id: str, origin: Origin) -> str:
+    """Have a job canceled that went through an ingress stream; returns `canceling`: it may yet end otherwise."""
+    await submit_cancel(connection, tenant, model, CancelRequest(job_id, origin.metadata), origin.encoding)
+    return "canceling"

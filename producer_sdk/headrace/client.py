@@ -11,7 +11,7 @@ from functools import partial
 from typing import Self
 from uuid import uuid4
 
-from headrace.canceling import Origin, cancel_job
+from headrace.canceling import Origin, cancel_job, request_cancel
 from headrace.errors import BatchIncomplete, UnknownJob
 from headrace.handle import Handle
 from headrace.inputs import Upload, prepare, upload
@@ -23,7 +23,7 @@ from headrace.submission import Order, at_position, in_flight
 from headrace.waiting import wait
 from headrace_contracts.clock import Clock, SystemClock
 from headrace_contracts.codec import Encoding
-from headrace_contracts.errors import UnknownModel
+from headrace_contracts.errors import BrokerForbidden, UnknownModel
 from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.job import JobBody, Scalar
@@ -168,7 +168,10 @@ class Client:
     async def _publish(self, model: str, order: Order, body: JobBody, job_id: str) -> Handle:
         created_at = self._clock.now()
         lane = Lane(order.lane)
-        await jobs.submit_job(self.connection, self.settings.tenant, model, lane, body, Encoding.MSGPACK, job_id)
+        settings = self.settings
+        await jobs.submit_job(
+            self.connection, settings.tenant, model, lane, body, Encoding.MSGPACK, job_id, ingress=settings.ingress
+        )
         return Handle(self, model, job_id, Origin(Encoding.MSGPACK, created_at, body.metadata))
 
     def handle(self, model: str, job_id: str) -> Handle:
@@ -244,9 +247,18 @@ class Client:
         if rest := text.finish(result.text or ""):
             yield rest
 
-    async def status(self, model: str, job_id: str) -> JobStatus:
-        """Where a job is now."""
-        return await status_of(self.connection, self.settings.tenant, model, job_id, self.blobs)
+    async def status(self, model: str, job_id: str, *, submitted: bool = False) -> JobStatus:
+        """Where a job is now.
+
+        Args:
+            model: its model.
+            job_id: its id.
+            submitted: the caller has its receipt, so without a trace of its end or its run it must be in the queue.
+
+        Raises:
+            BrokerForbidden: a tenant's role may not look into the queue, and only there could it be.
+        """
+        return await status_of(self.connection, self.settings.tenant, model, job_id, self.blobs, submitted)
 
     async def cancel(self, model: str, job_id: str, origin: Origin | None = None) -> str:
         """Stop a job, wherever it is.
@@ -266,15 +278,22 @@ class Client:
         tenant = self.settings.tenant
         ended = await get_result(self.connection, tenant, model, job_id)
         if ended is None and origin is None:
-            job = await find_job(self.connection, tenant, job_id, model)
-            if job is not None:
-                origin = Origin.of(job)
+            try:
+                job = await find_job(self.connection, tenant, job_id, model)
+            except BrokerForbidden:
+                # A tenant's role may not look into the queue, and may cancel what is its own: unseen.
+                origin = Origin(Encoding.JSON, self._clock.now(), {})
             else:
-                ended = await get_result(self.connection, tenant, model, job_id)
+                if job is not None:
+                    origin = Origin.of(job)
+                else:
+                    ended = await get_result(self.connection, tenant, model, job_id)
         if ended is not None:
             return f"already {ended.status}"
         if origin is None:
             raise UnknownJob(job_id, tenant)
+        if self.settings.ingress:
+            return await request_cancel(self.connection, tenant, model, job_id, origin)
         try:
             version = (await self.model(model)).version
         except UnknownModel:

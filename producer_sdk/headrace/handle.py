@@ -38,7 +38,7 @@ class Handle:
 
     async def status(self) -> JobStatus:
         """Where the job is now; see `Client.status`."""
-        return await self._client.status(self.model, self.id)
+        return await self._client.status(self.model, self.id, submitted=self._origin is not None)
 
     async def cancel(self) -> str:
         """Stop the job: `canceled`, `canceling` or `already <status>`; see `Client.cancel`."""

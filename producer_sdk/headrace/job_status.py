@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from headrace.results import JobResult, OpenBlobs
+from headrace_contracts.errors import BrokerForbidden
 from headrace_contracts.event import Progress, Retrying, Started
 from headrace_contracts.result import Result
 from headrace_storage.connection import Connection
@@ -58,10 +59,13 @@ class Activity(msgspec.Struct, frozen=True):
     last_failure: str | None = None
 
 
-async def status_of(connection: Connection, tenant: str, model: str, job_id: str, open_blobs: OpenBlobs) -> JobStatus:
-    """The state of a job.
+async def status_of(
+    connection: Connection, tenant: str, model: str, job_id: str, open_blobs: OpenBlobs, submitted: bool = False
+) -> JobStatus:
+    """The state of a job; `submitted` says that the broker is known to have accepted it.
 
     Raises:
+        BrokerForbidden: it could only be in the queue, and this role may not look there.
         BrokerUnavailable: no answer.
     """
     result = await get_result(connection, tenant, model, job_id)
@@ -69,13 +73,23 @@ async def status_of(connection: Connection, tenant: str, model: str, job_id: str
         activity = await activity_of(connection, tenant, job_id)
         if activity.running:
             return _unfinished(job_id, model, JobState.RUNNING, activity)
-        if await find_job(connection, tenant, job_id, model) is not None:
+        if await _in_queue(connection, tenant, job_id, model, submitted):
             return _unfinished(job_id, model, JobState.QUEUED, activity)
         # It may have ended while we looked: its result is there before its message is gone.
         result = await get_result(connection, tenant, model, job_id)
         if result is None:
             return _unfinished(job_id, model, JobState.UNKNOWN, activity)
     return _ended(result, open_blobs)
+
+
+async def _in_queue(connection: Connection, tenant: str, job_id: str, model: str, submitted: bool) -> bool:
+    try:
+        return await find_job(connection, tenant, job_id, model) is not None
+    except BrokerForbidden:
+        if not submitted:
+            raise
+    # It may have ended while we looked.
+    return await get_result(connection, tenant, model, job_id) is None
 
 
 async def activity_of(connection: Connection, tenant: str, job_id: str) -> Activity:

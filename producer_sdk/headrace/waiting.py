@@ -3,7 +3,7 @@
 import asyncio
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import BrokerUnavailable, ResultTimeout
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, ResultTimeout
 from headrace_contracts.result import Result
 from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 from headrace_storage.results import LONGEST_LOOK_S, wait_result
@@ -37,6 +37,8 @@ async def _through_outages(connection: Connection, tenant: str, model: str, job_
         began_at = clock.monotonic()
         try:
             return await wait_result(connection, tenant, model, job_id)
+        except BrokerForbidden:
+            raise
         except BrokerUnavailable:
             now = clock.monotonic()
             if now - began_at > LONGEST_LOOK_S + 2 * REQUEST_TIMEOUT_S:

@@ -1,10 +1,12 @@
-"""The NATS client, with two of its habits mended.
+"""The NATS client, with four of its habits mended.
 
 It waits by `asyncio.wait_for`: in Python 3.11 a cancel that meets the answer there is forgotten, the canceled task goes
 on, and whoever waits for its end waits for ever.
 
-And what it had not sent when a connection broke, it sends on the next one: an answer to a delivery would then act on
+What it had not sent when a connection broke, it sends on the next one: an answer to a delivery would then act on
 whoever holds the job by that time.
+
+A request that the server refuses ends in a timeout, and bytes that are no text end its reading for good.
 """
 
 import asyncio
@@ -16,7 +18,12 @@ from typing import Any, TypeVar
 
 from nats.aio.client import Client
 
+from headrace_storage.refusals import Refusals
+from headrace_storage.wire import without_status
+
 T = TypeVar("T")
+
+_API = "$JS.API."
 
 
 async def cancelable(request: Coroutine[Any, Any, T]) -> T:
@@ -30,11 +37,37 @@ async def cancelable(request: Coroutine[Any, Any, T]) -> T:
 
 
 class CancelableClient(Client):  # type: ignore[misc]  # the client has no types
-    """The NATS client; everything in it that waits for an answer goes through the first two methods."""
+    """The NATS client; everything in it that waits for an answer goes through `request` and `flush`."""
 
-    async def request(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - the client's own signature
-        """As the client's."""
-        return await cancelable(super().request(*args, **options))
+    def __init__(self, refusals: Refusals, api_prefix: str) -> None:
+        super().__init__()
+        self.refusals = refusals
+        self._api_prefix = api_prefix
+
+    async def publish(self, subject: str, *args: Any, **options: Any) -> None:  # noqa: ANN401 - the client's signature
+        """As the client's; the API of JetStream is asked where this account has it."""
+        if subject.startswith(_API):
+            subject = f"{self._api_prefix}.{subject.removeprefix(_API)}"
+        await super().publish(subject, *args, **options)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        # Whoever publishes chooses these bytes. One that the client cannot decode would end its reading for good.
+        if not subject.isascii():
+            subject = subject.decode(errors="replace").encode()
+        if headers and reply.startswith(b"$JS.ACK."):
+            headers = without_status(headers)
+        await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    async def request(self, subject: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - the client's signature
+        """As the client's; raises `Refused` where the role may not ask."""
+        return await self.refusals.unless_refused(subject, super().request(subject, *args, **options))
 
     async def flush(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - the client's own signature
         """As the client's."""

@@ -6,8 +6,10 @@ the other modules of this package.
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -17,9 +19,10 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from headrace_contracts.errors import BrokerUnavailable, SettingsError
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, SettingsError
 from headrace_contracts.settings import NatsSettings
 from headrace_storage.cancelable import CancelableClient
+from headrace_storage.refusals import Refusals, Refused
 
 # Two missed pings end a connection whose server is frozen or unplugged: 10 s. The client's own default is 4 minutes.
 PING_INTERVAL_S = 5
@@ -33,6 +36,8 @@ CHOOSING_A_LEADER = frozenset({10008, 10009})
 # Bytes buffered while disconnected; past it the client raises instead of filling memory.
 PENDING_BYTES = 8 * 1024 * 1024
 
+_SEED = re.compile(r"\bSU[A-Z2-7]{56}\b")
+
 
 class Connection:
     """A NATS connection with JetStream."""
@@ -44,7 +49,8 @@ class Connection:
         self._settings = settings
         self._name = name
         self._on_reconnect: list[Callable[[], None]] = []
-        self.nc: Client = CancelableClient()
+        self.refusals = Refusals(settings.inbox_prefix, settings.js_api_prefix)
+        self.nc: Client = CancelableClient(self.refusals, settings.js_api_prefix)
         self.js: JetStreamContext = self.nc.jetstream()
         self.closed = asyncio.Event()
         """Set when the client gave up for good: only a new connection helps."""
@@ -55,9 +61,10 @@ class Connection:
 
         Raises:
             BrokerUnavailable: no server answered in `connect_deadline_s`, or it refused us, or it has no JetStream.
-            SettingsError: certificates cannot be read, or nkeys need a library that is not installed.
+            SettingsError: a key or a certificate cannot be read, or keys need a library that is not installed.
         """
         s = self._settings
+        _check_key_files(s)
         options: dict[str, Any] = {  # Any: the client's options have a type each
             "servers": s.url.split(","),
             "name": self._name,
@@ -81,7 +88,9 @@ class Connection:
         try:
             async with asyncio.timeout(self._connect_deadline_s):
                 await self.nc.connect(**{key: value for key, value in options.items() if value is not None})
-            await self.js.account_info()
+            # A tenant's role may not ask for the account's state; only a leaf node does not say what is behind it.
+            if not self.nc._server_info.get("jetstream"):
+                await self.js.account_info()
         except ModuleNotFoundError as error:
             raise SettingsError(f"`creds` and `nkey` need {error.name}: pip install 'nats-py[nkeys]'") from error
         except (OSError, TimeoutError, nats.errors.Error) as error:
@@ -152,13 +161,16 @@ class Connection:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what the client raises when there is no server into `BrokerUnavailable`."""
+        """Turn what the client raises when there is no server, or no right to ask it, into `BrokerUnavailable`."""
         try:
             yield
         except nats.js.errors.APIError as error:
-            if error.err_code not in CHOOSING_A_LEADER:
+            # Without a code: what the client makes of "no responders".
+            if error.err_code is not None and error.err_code not in CHOOSING_A_LEADER:
                 raise
-            raise BrokerUnavailable(self.url, error.description or "a leader is being chosen") from error
+            raise BrokerUnavailable(self.url, error.description or "JetStream does not answer") from error
+        except Refused as error:
+            raise BrokerForbidden(self.url, error.action, error.subject) from error
         except (nats.errors.Error, TimeoutError, ConnectionError) as error:
             raise BrokerUnavailable(self.url, str(error) or type(error).__name__) from error
 
@@ -167,9 +179,13 @@ class Connection:
             await self.nc.close()
 
     async def _error(self, error: Exception) -> None:
-        self.last_error = str(error) or type(error).__name__
+        # While it tries again the server may just hang up: what it said first is the reason.
+        if self.nc.is_connected or "authorization" not in self.last_error.lower():
+            self.last_error = str(error) or type(error).__name__
+        self.refusals.heard(str(error))
 
     async def _reconnected(self) -> None:
+        self.refusals.forget()
         for callback in self._on_reconnect:
             callback()
 
@@ -188,3 +204,16 @@ def _tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
         files = ", ".join(f"{name} {getattr(settings, name)!r}" for name in ("ca", "cert", "key"))
         raise SettingsError(f"certificates for NATS ({files}): {error.strerror}") from error
     return context
+
+
+def _check_key_files(settings: NatsSettings) -> None:
+    """The client reads them in the middle of connecting, and stumbles over a file that is none."""
+    for name, path in (("creds", settings.creds), ("nkey", settings.nkey)):
+        if path is None:
+            continue
+        try:
+            text = Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"`{name}` {path!r}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+        if _SEED.search(text) is None:
+            raise SettingsError(f"`{name}` {path!r} holds no seed of a user: 58 capitals and digits that begin with SU")

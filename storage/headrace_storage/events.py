@@ -9,10 +9,11 @@ import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
-from headrace_contracts.errors import BrokerUnavailable, UndecodableMessage
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, UndecodableMessage
 from headrace_contracts.event import AnyEvent, event_name
 from headrace_contracts.names import Header, Stream, check_token, events_subject
 from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
@@ -79,7 +80,10 @@ async def follow_events(
             async with asyncio.timeout(None if last is None else LAST_EVENTS_S):
                 item = await arrived.get()
             if item is None:
-                seen = await _feed(connection, subject, inbox, seen, ended)
+                try:
+                    seen = await _feed(connection, subject, inbox, seen, ended)
+                except BrokerForbidden:
+                    break
             elif isinstance(item, int):
                 last = item
             elif item.metadata.sequence.stream > seen:
@@ -94,6 +98,41 @@ async def follow_events(
         await asyncio.wait([ending])
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
+    async with contextlib.aclosing(_follow_live(connection, subject, ended)) as events:
+        async for event in events:
+            yield event
+
+
+async def _follow_live(
+    connection: Connection, subject: str, ended: asyncio.Event | None
+) -> AsyncGenerator[AnyEvent, None]:
+    """Events from now on, for a role that may make no consumer: it has what is published while it listens."""
+    arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
+    with connection.errors():
+        subscription = await connection.nc.subscribe(subject, cb=arrived.put)
+    ending = asyncio.create_task(_announce_end(subscription, ended, arrived))
+    try:
+        while (message := await arrived.get()) is not None:
+            with contextlib.suppress(UndecodableMessage):
+                yield decode_event(message)
+    finally:
+        ending.cancel()
+        await asyncio.wait([ending])
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+
+async def _announce_end(
+    subscription: Subscription, ended: asyncio.Event | None, into: asyncio.Queue[Msg | None]
+) -> None:
+    """After the end of the job, and after all that the server had sent us until then."""
+    if ended is None:
+        return
+    await ended.wait()
+    with contextlib.suppress(nats.errors.Error, TimeoutError):
+        async with asyncio.timeout(LAST_EVENTS_S):
+            await subscription.drain()
+    await into.put(None)
 
 
 async def _feed(connection: Connection, subject: str, inbox: str, seen: int, ended: asyncio.Event | None) -> int:
@@ -123,6 +162,8 @@ async def _feed(connection: Connection, subject: str, inbox: str, seen: int, end
             }
             request = msgspec.json.encode({"stream_name": Stream.EVENTS, "config": config})
             await connection.api(f"CONSUMER.CREATE.{Stream.EVENTS}.{name}.{subject}", request)
+        except BrokerForbidden:
+            raise
         except (BrokerUnavailable, nats.js.errors.APIError):
             # Events are for show: whoever follows has the result to wait for, and learns from it of a long outage.
             if is_last_try:

@@ -19,7 +19,8 @@ async def find_job(connection: Connection, tenant: str, job_id: str, model: str 
     """The job with this id if it waits or runs now, else None.
 
     Raises:
-        BrokerUnavailable: no answer, or the connection may not read the stream of jobs.
+        BrokerForbidden: this role may not read the stream of jobs: a tenant's could read every tenant's.
+        BrokerUnavailable: no answer.
     """
     in_model = "*" if model is None else check_token("model", model)
     subject = f"jobs.{check_token('tenant', tenant)}.{in_model}.*"

@@ -12,9 +12,10 @@ import nats.errors
 import nats.js.errors
 
 from headrace_contracts.clock import Clock, SystemClock
-from headrace_contracts.errors import BrokerUnavailable, MessageTooLarge
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, MessageTooLarge
 from headrace_storage.broker_faults import broker_full, queue_full, why_not_stored
 from headrace_storage.connection import Connection
+from headrace_storage.refusals import Refused
 
 # A cluster takes 4 to 7 s to choose a new leader; a shorter deadline would report an outage that was none.
 DEADLINE_S = 15.0
@@ -59,6 +60,7 @@ async def publish(
         QueueFull: the stream is at a limit; `BrokerFull` where it is the broker's or the account's storage.
         MessageTooLarge: no message of that size is taken.
         WrongLastSequence: `headers` set a condition and the subject has a message.
+        BrokerForbidden: this role may not publish there.
         BrokerUnavailable: no receipt until the deadline; the message may be stored all the same.
             `BrokerStorageFailing` where the broker answers everything else.
     """
@@ -74,6 +76,8 @@ async def publish(
             reason = "no stream takes this subject, or its leader is being chosen"
         except nats.js.errors.APIError as error:
             reason = await _reason_to_retry(connection, subject, data, error)
+        except Refused as error:
+            raise BrokerForbidden(connection.url, error.action, error.subject) from error
         except (TimeoutError, nats.errors.Error, ConnectionError) as error:
             timed_out = isinstance(error, TimeoutError)
             reason = str(error) or type(error).__name__

@@ -48,7 +48,8 @@ async def next_batch(
     """The next messages of a subject or wildcard, oldest first: at most `count`, at most BATCH_BYTES and a bit.
 
     Raises:
-        BrokerUnavailable: no answer, or the connection may not read the stream.
+        BrokerForbidden: this role may not read the stream.
+        BrokerUnavailable: no answer.
     """
     request = {"next_by_subj": subject, "seq": from_sequence, "batch": count, "max_bytes": BATCH_BYTES}
     found, end = await _get(connection, stream, request)
@@ -121,14 +122,20 @@ async def _get(connection: Connection, stream: str, request: dict[str, object]) 
     arrived: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = connection.nc.new_inbox()
     found: list[Stored] = []
+    target = f"$JS.API.DIRECT.GET.{stream}"
+
+    async def until_end() -> dict[str, str]:
+        await connection.nc.publish(target, msgspec.json.encode(request), reply=inbox)
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            while (end := _end_of_batch(message := await arrived.get())) is None:
+                if message.headers:  # without: they are no UTF-8, and nobody can say which message it is
+                    found.append(_stored(message))
+        return end
+
     with connection.errors():
         subscription = await connection.nc.subscribe(inbox, cb=arrived.put)
         try:
-            await connection.nc.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), reply=inbox)
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                while (end := _end_of_batch(message := await arrived.get())) is None:
-                    if message.headers:  # without: they are no UTF-8, and nobody can say which message it is
-                        found.append(_stored(message))
+            end = await connection.refusals.unless_refused(target, until_end())
         finally:
             await subscription.unsubscribe()
     if end.get("Status") not in (_END, _EMPTY):

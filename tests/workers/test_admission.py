@@ -49,7 +49,20 @@ def test_a_file_of_another_tenant_is_refused() -> None:
         return {"input": {"audio": {"$blob": key, "sha256": "0" * 64, "size_bytes": 1}}}
 
     admission.read_input(job(audio("acme/inputs/a")), SPEECH)
-    for key in ("other/inputs/a", "acmee/inputs/a", "acme", "/acme/a"):
+    for key in (
+        *("other/inputs/a", "acmee/inputs/a", "acme", "acme/", "", "ACME/inputs/a", " acme/inputs/a"),
+        *("acme/../other/inputs/a", "acme/./../other/a", "../other/a", "acme/..", "acme//other/a", "acme/.hidden"),
+        *(
+            "acme/%2e%2e/other/a",
+            "acme/..%2fother/a",
+            "acme%2f..%2fother",
+            "acme/\\..\\other",
+            "acme/\u2024\u2024/other",
+        ),
+        *("/acme/a", "//host/acme/a", "file:///acme/a", "s3://other-bucket/acme/a", "http://127.0.0.1/acme/a"),
+        *("other-bucket:acme/a", "acme/a?versionId=1", "acme/a#x", "acme/a\0", "acme/a\n", "acme/*", "acme/a/"),
+        "acme/" + "x" * 600,
+    ):
         with pytest.raises(InvalidInput, match=r"input\.audio: the blob is not one of tenant acme"):
             admission.read_input(job(audio(key)), SPEECH)
 

@@ -9,6 +9,7 @@ from headrace_contracts.file import File
 from headrace_contracts.job import Job, Scalar
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks.registry import TaskInput, decode_input, input_type
+from headrace_storage.blobs.keys import is_key
 from headrace_workers.outcome import Expired
 
 
@@ -32,7 +33,8 @@ def read_input(job: Job, spec: ModelSpec) -> TaskInput:
     """
     given = decode_input(spec.task, job.body.input, job.encoding, spec.limits)
     for name, file in files_of(given).items():
-        if file.blob is not None and not file.blob.startswith(f"{job.tenant}/"):
+        # A key with `..`, a scheme or an escape is none: no store may be asked for it, whatever it makes of such names.
+        if file.blob is not None and not (file.blob.startswith(f"{job.tenant}/") and is_key(file.blob)):
             raise InvalidInput(f"input.{name}", f"the blob is not one of tenant {job.tenant}")
     return with_defaults(given, spec.defaults)
 

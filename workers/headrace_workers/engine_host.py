@@ -4,6 +4,7 @@ Owns the model's state and who is in the engine; knows nothing of deliveries, le
 """
 
 import asyncio
+import collections
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from headrace_contracts.heartbeat import EngineState
 from headrace_contracts.model import ModelSpec
 from headrace_workers.engine_child import ChildEnded, End, EngineChild
 from headrace_workers.engine_health import Health
+from headrace_workers.engine_words import without_inputs
 from headrace_workers.frames import (
     Cancel,
     Canceled,
@@ -37,6 +39,8 @@ from headrace_workers.weights import ensure_in_subprocess
 WATCH_EVERY_S = 0.5
 # Frames of a run that its reader has not taken yet; then the engine is made to wait.
 MAX_FRAMES_AHEAD = 256
+# Inputs whose words are withheld from an engine's last lines: of the jobs that can have made it write them.
+LAST_INPUTS = 256
 
 
 class EngineDied(Retryable):
@@ -78,6 +82,7 @@ class EngineHost:
         self._rng = rng
         self._listeners: list[Callable[[], None]] = []
         self._runs: dict[str, Frames] = {}
+        self._last_inputs: collections.deque[bytes] = collections.deque(maxlen=LAST_INPUTS)
         self._begun: set[str] = set()
         self._child: EngineChild | None = None
         self._culprit: str | None = None
@@ -115,6 +120,7 @@ class EngineHost:
             raise EngineDied(End(ErrorCode.ENGINE_CRASHED, "the engine is being started again"))
         frames: Frames = asyncio.Queue(MAX_FRAMES_AHEAD)
         self._runs[run.run_id] = frames
+        self._last_inputs.append(bytes(run.input))
         self._child.send(run)
         return frames
 
@@ -150,7 +156,9 @@ class EngineHost:
             self.ready.clear()
             if self._child is not None:
                 await self._child.close()
-                lines, self._child = self._child.last_lines, None
+                # They go with the dead letter of one job and may quote another's, of another tenant.
+                lines = tuple(without_inputs(self._child.last_lines, self._last_inputs))
+                self._child = None
         self.detail = end.message
         if self._recycling is not None:
             self._health = self._health.after_recycling()

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import structlog
 
-from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.errors import BrokerUnavailable, UndecodableMessage
 from headrace_contracts.heartbeat import EngineStatus
+from headrace_contracts.job import Job
 from headrace_contracts.names import Lane
 from headrace_storage.control import listen_for_cancels
 from headrace_storage.delivery import Delivery
 from headrace_storage.puller import JobPuller
+from headrace_storage.results import get_result
 from headrace_workers.engine_run import Stop
 from headrace_workers.job_run import JobRun
 from headrace_workers.lane_order import LaneOrder
@@ -188,6 +190,20 @@ class ModelWorker:
         self._job_moved()
 
     async def _on_cancel(self, tenant: str, job_id: str) -> None:
-        for job in self._jobs.values():
-            if job.job is not None and (job.job.tenant, job.job.id) == (tenant, job_id):
+        for job in list(self._jobs.values()):
+            if (
+                job.job is not None
+                and (job.job.tenant, job.job.id) == (tenant, job_id)
+                and await self._has_ended(job.job)
+            ):
                 job.stop(Stop.CANCELED)
+
+    async def _has_ended(self, job: Job) -> bool:
+        """Whether a job has its result: one that is stopped and removed without would never have any."""
+        try:
+            return await get_result(self._around.connection, job.tenant, job.model, job.id) is not None
+        except UndecodableMessage:
+            return True
+        except BrokerUnavailable:
+            # The job is looked after at the next renewal of its lease.
+            return False

@@ -28,6 +28,7 @@ from headrace_workers.broker_safety import refuse_unsafe
 from headrace_workers.company import Company
 from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
+from headrace_workers.forwarder import forward_ingress
 from headrace_workers.model_worker import ModelWorker
 from headrace_workers.surroundings import Surroundings
 
@@ -119,6 +120,7 @@ class Worker:
             tasks.create_task(self._watch(connection)),
             tasks.create_task(self._restore_topology(connection)),
             tasks.create_task(reap(connection, blobs, self._settings.reaper, self.id, self._clock, self._reaped)),
+            tasks.create_task(forward_ingress(connection, self._clock)),
         ]
         if any(takes_recordings(spec) for spec in specs):
             background.append(tasks.create_task(self._warm_up(decoder)))

@@ -5,6 +5,7 @@ a full queue, no result yet), 130 interrupted.
 """
 
 import io
+import logging
 import sys
 
 import click
@@ -30,6 +31,8 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
+    # Over TLS it warns, on every connection, of something that only its authors can change.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without Unicode shows `?`, rather than ending a job's output with an error.

@@ -5,6 +5,7 @@ import difflib
 from headrace.errors import BatchIncomplete, UnknownJob
 from headrace_contracts.errors import (
     BlobUnavailable,
+    BrokerForbidden,
     BrokerUnavailable,
     HeadraceError,
     InvalidInput,
@@ -25,6 +26,7 @@ LATER = 3
 INTERRUPTED = 130
 
 _WRONG = (
+    BrokerForbidden,
     InvalidInput,
     InvalidName,
     InvalidSpec,

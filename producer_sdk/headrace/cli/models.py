@@ -11,6 +11,7 @@ from headrace.cli.output import show_json, show_table
 from headrace.cli.overview import running, workers_state
 from headrace.cli.session import with_client
 from headrace.client import Client
+from headrace_contracts.errors import BrokerForbidden
 from headrace_contracts.model import ModelSpec, load_spec
 from headrace_contracts.tasks.registry import input_schema, output_schema
 from headrace_storage.registry import add_model, get_model, remove_model
@@ -30,30 +31,36 @@ def models(ctx: click.Context) -> None:
 def list_(as_json: bool = False) -> None:
     """List the models of the registry, with what waits and who works."""
 
-    async def call(client: Client) -> list[dict[str, object]]:
-        workers = await client.workers()
-        found: list[dict[str, object]] = []
-        for spec in await client.models():
-            found.append(
-                {
-                    "name": spec.name,
-                    "task": spec.task.value,
-                    "engine": spec.engine.value,
-                    "version": spec.version,
-                    "workers": workers_state(spec.name, workers),
-                    "waiting": sum(lane.waiting for lane in await client.backlog(spec.name)),
-                    "running": running(spec.name, workers),
-                }
-            )
-        return found
-
-    found = with_client(call)
+    found = with_client(_models_seen)
     if as_json:
         show_json(found)
     elif not found:
         click.echo("the registry is empty: `headrace models add FILE.toml` adds a model", err=True)
     else:
         show_table([key.upper() for key in found[0]], [[str(value) for value in row.values()] for row in found])
+
+
+async def _models_seen(client: Client) -> list[dict[str, object]]:
+    """What this role may see of each model: a tenant's sees what there is, not what waits and who works for others."""
+    specs = await client.models()
+    plain: list[dict[str, object]] = [
+        {"name": spec.name, "task": spec.task.value, "engine": spec.engine.value, "version": spec.version}
+        for spec in specs
+    ]
+    try:
+        workers = await client.workers()
+        backlogs = [await client.backlog(spec.name) for spec in specs]
+    except BrokerForbidden:
+        return plain
+    return [
+        {
+            **row,
+            "workers": workers_state(spec.name, workers),
+            "waiting": sum(lane.waiting for lane in backlog),
+            "running": running(spec.name, workers),
+        }
+        for row, spec, backlog in zip(plain, specs, backlogs, strict=True)
+    ]
 
 
 @models.command()

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
 
-from headrace_contracts.errors import ErrorCode, Fault, InvalidInput, InvalidSpec, Permanent, WeightsError
+from headrace_contracts.errors import ErrorCode, Fault, InvalidInput, InvalidSpec, Permanent
 from headrace_contracts.model import ModelSpec
 from headrace_workers.engines.chatter import silence_diffusers
+from headrace_workers.engines.refused import cannot_load
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -67,7 +68,7 @@ class Pipeline:
                 trust_remote_code=spec.allow_remote_code,
             )
         except (OSError, ValueError) as error:
-            raise WeightsError(f"model {spec.name}: {folder} cannot be loaded: {error}") from error
+            raise cannot_load(spec, folder, "cannot be loaded", error) from error
         pipe.set_progress_bar_config(disable=True)
         loaded = cls(pipe.to(device))
         if missing := [name for name in _NEEDED if name not in loaded._parameters]:

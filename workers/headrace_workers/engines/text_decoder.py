@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, GenerationConfig, PreTrainedModel
 
-from headrace_contracts.errors import WeightsError
 from headrace_contracts.model import ModelSpec
 from headrace_workers.engines.chatter import silence_transformers
+from headrace_workers.engines.refused import cannot_load
 from headrace_workers.engines.text_sampling import Sampler, pick
 
 # A prompt is read in pieces, and the rows that are being written take a token after each: larger pieces let them wait
@@ -40,7 +40,7 @@ def load_model(spec: ModelSpec, folder: Path, device: str, dtype: torch.dtype) -
             trust_remote_code=spec.allow_remote_code,
         )
     except (OSError, ValueError) as error:
-        raise WeightsError(f"model {spec.name}: {folder} cannot be loaded: {error}") from error
+        raise cannot_load(spec, folder, "cannot be loaded", error) from error
     return model.to(device).eval()
 
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from headrace_contracts.errors import InvalidInput, WeightsError
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks import TextGenerationInput
+from headrace_workers.engines.refused import cannot_load
 
 # Characters that mean nothing to anybody.
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
@@ -40,7 +41,7 @@ class Prompter:
                 str(folder), local_files_only=True, trust_remote_code=spec.allow_remote_code
             )
         except (OSError, ValueError) as error:
-            raise WeightsError(f"model {spec.name}: {folder} has no tokenizer that can be loaded: {error}") from error
+            raise cannot_load(spec, folder, "has no tokenizer that can be loaded", error) from error
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise WeightsError(f"model {spec.name}: {folder} has no tokenizer.json, which streaming text needs")
         return cls(tokenizer, context)

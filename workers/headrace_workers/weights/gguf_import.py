@@ -37,9 +37,10 @@ def import_gguf(source: Path, out: Path, dtype: str, progress: Progress) -> dict
     torch_dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
     try:
         progress(f"reading the tokenizer of {source.name}")
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        of_file = {"gguf_file": source.name, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, **of_file)
         progress(f"unpacking {source.name} ({source.stat().st_size / 1e6:.0f} MB) to {dtype}")
-        packed = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch_dtype)
+        packed = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch_dtype, **of_file)
     except Exception as error:
         # transformers raises nearly anything for a file it does not understand.
         raise WeightsError(f"cannot import {source}: {_first_line(error)}") from error

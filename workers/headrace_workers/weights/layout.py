@@ -63,7 +63,7 @@ def check_folder(folder: Path, engine: EngineKind) -> Layout:
     """The layout of a local folder that `engine` can load as it is.
 
     Raises:
-        WeightsError: it holds pickles only, or another format than the engine loads.
+        WeightsError: it holds pickles only, or under a false name, or another format than the engine loads.
     """
     names = files_below(folder)
     layout = layout_of(names)
@@ -72,6 +72,10 @@ def check_folder(folder: Path, engine: EngineKind) -> Layout:
         pickled = "model.bin"
     if pickled is not None:
         raise WeightsError(refusal(str(folder), pickled))
+    for name in names:
+        if name.endswith(".safetensors") and not _may_be_safetensors(folder / name):
+            claim = f"{name} is not in safetensors format, though it is called so: it may be a pickle"
+            raise WeightsError(f"{folder}: {claim}")
     check_layout(str(folder), layout, engine)
     assert layout is not None
     return layout
@@ -119,3 +123,11 @@ def _folder(name: str) -> str:
 def _is_ctranslate2(path: Path) -> bool:
     with path.open("rb") as file:
         return 1 <= int.from_bytes(file.read(4), "little") <= _CTRANSLATE2_MAX_VERSION
+
+
+def _may_be_safetensors(path: Path) -> bool:
+    """Whether the first eight bytes can be the length of a header: those of a pickle read as more than the file has."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    return len(start) < 8 or int.from_bytes(start, "little") <= size_bytes - 8
