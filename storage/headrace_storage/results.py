@@ -63,6 +63,11 @@ async def get_result(connection: Connection, tenant: str, model: str, job_id: st
     return None if stored is None else _decode(stored.headers, stored.data)
 
 
+async def has_ended(connection: Connection, tenant: str, model: str, job_id: str) -> bool:
+    """Whether a job has its end; anything on its subject is one, since the stream takes no other message there."""
+    return await _stored(connection, results_subject(tenant, model, job_id)) is not None
+
+
 async def find_result(connection: Connection, tenant: str, job_id: str) -> Result | None:
     """The result of a job whose model is not known, or None while it has none.
 

@@ -28,7 +28,7 @@ from headrace_contracts.tasks.registry import TaskInput, output_type
 from headrace_storage.attempts import get_attempts
 from headrace_storage.delivery import Delivery
 from headrace_storage.events import last_event, publish_event
-from headrace_storage.results import get_result
+from headrace_storage.results import has_ended
 from headrace_workers import admission
 from headrace_workers.engine_host import EngineDied
 from headrace_workers.engine_run import EngineRun, Stop
@@ -178,11 +178,7 @@ class JobRun:
         admission.check_waiting_time(job, self._around.spec, self._around.clock.now())
 
     async def _check_not_ended(self, job: Job) -> None:
-        try:
-            result = await get_result(self._around.connection, job.tenant, job.model, job.id)
-        except UndecodableMessage as error:
-            raise JobEnded("its subject holds something that is no result") from error
-        if result is not None:
+        if await has_ended(self._around.connection, job.tenant, job.model, job.id):
             raise JobEnded("it has a result already")
 
     async def _fetch(self, task_input: TaskInput, files: JobFiles) -> dict[str, str]:

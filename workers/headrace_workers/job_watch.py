@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from headrace_contracts.attempts import excused
-from headrace_contracts.errors import BrokerUnavailable, UndecodableMessage
+from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.job import Job
 from headrace_storage.attempts import change_attempts
-from headrace_storage.results import get_result
+from headrace_storage.results import has_ended
 from headrace_workers.lease import Lease
 from headrace_workers.surroundings import Surroundings
 
@@ -56,7 +56,7 @@ class JobWatch:
         """Whether there is nothing more to watch for."""
         job, connection = self._job, self._around.connection
         try:
-            if await self._has_ended():
+            if await has_ended(connection, job.tenant, job.model, job.id):
                 self._ended()
                 return True
             if self._lease.lapsed:
@@ -66,11 +66,3 @@ class JobWatch:
         except BrokerUnavailable:
             return False
         return False
-
-    async def _has_ended(self) -> bool:
-        try:
-            return (
-                await get_result(self._around.connection, self._job.tenant, self._job.model, self._job.id) is not None
-            )
-        except UndecodableMessage:
-            return True

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import structlog
 
-from headrace_contracts.errors import BrokerUnavailable, UndecodableMessage
+from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.heartbeat import EngineStatus
 from headrace_contracts.job import Job
 from headrace_contracts.names import Lane
 from headrace_storage.control import listen_for_cancels
 from headrace_storage.delivery import Delivery
 from headrace_storage.puller import JobPuller
-from headrace_storage.results import get_result
+from headrace_storage.results import has_ended
 from headrace_workers.engine_run import Stop
 from headrace_workers.job_run import JobRun
 from headrace_workers.lane_order import LaneOrder
@@ -201,9 +201,7 @@ class ModelWorker:
     async def _has_ended(self, job: Job) -> bool:
         """Whether a job has its result: one that is stopped and removed without would never have any."""
         try:
-            return await get_result(self._around.connection, job.tenant, job.model, job.id) is not None
-        except UndecodableMessage:
-            return True
+            return await has_ended(self._around.connection, job.tenant, job.model, job.id)
         except BrokerUnavailable:
             # The job is looked after at the next renewal of its lease.
             return False
