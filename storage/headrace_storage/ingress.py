@@ -82,6 +82,8 @@ async def ensure_ingress(connection: Connection, tenant: str, limits: IngressLim
         TopologyDrift: a stream of that name exists that cannot be changed to it.
     """
     name = ingress_stream(tenant)
+    with connection.errors():
+        jobs = (await connection.js.stream_info(Stream.JOBS)).config
     stream = api.StreamConfig(
         name=name,
         subjects=[f"ingress.{tenant}.*.*"],
@@ -92,6 +94,8 @@ async def ensure_ingress(connection: Connection, tenant: str, limits: IngressLim
         max_bytes=limits.max_bytes,
         max_msg_size=limits.max_job_bytes,
         duplicate_window=120.0,
+        # As safe as the queue: its receipt means as much.
+        num_replicas=jobs.num_replicas,
     )
     consumer = api.ConsumerConfig(
         name=INGRESS_CONSUMER,
