@@ -191,8 +191,11 @@ async def test_bytes_that_are_no_headers_end_in_a_result(
         (ingress_stream(tenant), SUBJECT) if tenant == UNTRUSTED else ("JOBS", f"jobs.{tenant}.{MODEL}.high")
     )
     async with served.connection(Role.PRODUCER, tenant) as hostile:
+        before = (await admin.js.stream_info(stream)).state.last_seq
         await publish_raw(hostile, subject.encode(), headers, body("raw"))
-        sequence = (await admin.js.stream_info(stream)).state.last_seq
+        async with asyncio.timeout(DEADLINE_S):
+            while (sequence := (await admin.js.stream_info(stream)).state.last_seq) == before:
+                await asyncio.sleep(0.01)
         result = await result_of(hostile, f"seq-{sequence}", tenant)
     assert result.status in (Status.SUCCEEDED, Status.FAILED)
     assert result.error is None or result.error.code == "undecodable"
