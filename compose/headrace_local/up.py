@@ -39,6 +39,8 @@ async def stay_up(system: LocalSystem, models: list[ModelSpec], say: Say) -> Non
         url = system.settings.nats.url
         say(f"Headrace runs at {url}")
         say(f"folder             {system.folder} (queue and results; logs: worker.log, nats/nats.log)")
+        if system.settings.nats.monitor_url:
+            say(f"NATS_MONITOR_URL   {system.settings.nats.monitor_url} (for `headrace doctor`)")
         unhealthy = await system.wait_settled()
         healthy = [spec for spec in models if spec.name not in {engine.model for engine in unhealthy}]
         for line in usage(healthy, url):
