@@ -18,12 +18,15 @@ def send(pid: int, number: signal.Signals) -> bool:
 
 
 def state(pid: int) -> str:
-    """One letter, as in `ps`: R, S, T (stopped), Z (dead, not yet waited for); empty if there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[0]
+    """One letter, as in `ps`: R, S, T (stopped), Z (dead, not yet waited for); empty if there is none.
+
+    `T` only when every thread is: the signal reaches one after the other, and the last one could still answer.
+    """
+    main = _letter(Path(f"/proc/{pid}/stat"))
+    if main != "T":
+        return main
+    threads = (_letter(stat) for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return next((letter for letter in threads if letter not in ("T", "")), "T")
 
 
 async def until_state(pid: int, wanted: str) -> str:
@@ -46,3 +49,10 @@ async def stop_for(pid: int, duration_s: float) -> str:
         return seen if state(pid) in ("T", "") else state(pid)
     finally:
         send(pid, signal.SIGCONT)
+
+
+def _letter(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
