@@ -153,9 +153,11 @@ class Stage:
 
     async def until_ended(self, *orders: Order) -> None:
         """Wait until jobs have results, but not for ever: the checker will say which have none."""
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self.patience_s):
                 await self.until(lambda: {order.job_id for order in orders} <= self.recorder.ended)
+        except TimeoutError:
+            self.patience_s = 0.0  # nor does anybody else wait for them
 
     def aim_at(self, worker: Worker) -> None:
         """Let the next faults of workers hit this one."""
@@ -187,7 +189,7 @@ async def play(folder: Path, setting: Setting, scenario: Play, deadline_s: float
         await clients.finish(DEADLINE_S)
         if not bed.fleet.workers:
             await stage.start_workers()
-        drain_s = await until_drained(bed, clients, recorder, clock, deadline_s)
+        drain_s = await until_drained(bed, clients, recorder, clock, stage.patience_s)
         await bed.fleet.drain()
         await recorder.catch_up()
         await collect(bed, clock, drain_s is not None, drain_s or deadline_s)

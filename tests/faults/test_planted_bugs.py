@@ -40,7 +40,7 @@ PLANTED = (
     Planted("result_replaced", "freeze past the lease", "nothing replaced"),
     Planted("outage_counts_as_failure", "store is away", "outages cost no attempt"),
     Planted("result_without_store", "many with files", "artifacts whole"),
-    Planted("endless_attempts", "poison", "poison capped", deadline_s=20.0),
+    Planted("endless_attempts", "poison", "poison capped", deadline_s=12.0),
     Planted("unchecked_output", "outputs that are none", "truth"),
 )
 
