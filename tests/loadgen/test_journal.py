@@ -1,6 +1,7 @@
 """Journals: whole lines only, and everything that was written comes back."""
 
-import multiprocessing
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,20 +59,21 @@ def test_no_file_is_no_record(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none", Fault) == []
 
 
-def _write_many(path: str, name: str) -> None:
-    with Journal[Accepted](Path(path)) as journal:
-        for number in range(500):
-            journal.write(Accepted(float(number), name))
+WRITER = """
+import sys
+from pathlib import Path
+from headrace_loadgen.journal import Journal
+from headrace_loadgen.records import Accepted
+with Journal[Accepted](Path(sys.argv[1])) as journal:
+    for number in range(500):
+        journal.write(Accepted(float(number), sys.argv[2]))
+"""
 
 
 def test_processes_do_not_tear_each_others_lines(tmp_path: Path) -> None:
     path = tmp_path / "shared.jsonl"
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(str(path), str(n))) for n in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(n)]) for n in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
     records = read_journal(path, Accepted)
     for n in range(3):
         assert [record.at_s for record in records if record.job_id == str(n)] == [float(m) for m in range(500)]
