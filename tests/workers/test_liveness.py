@@ -3,10 +3,13 @@
 import os
 import signal
 
+import psutil
 import pytest
 from rig import LEASE_S, TENANT, Rig
 
-from headrace_contracts.model import Batching
+from headrace_contracts import event as events
+from headrace_contracts.limits import Limits
+from headrace_contracts.model import Batching, Timeouts
 from headrace_contracts.names import Lane, Stream, consumer_name
 from headrace_contracts.result import Status
 from headrace_storage.attempts import get_attempts
@@ -60,6 +63,22 @@ async def test_a_cancel_whose_message_is_lost_is_found_by_its_result(rig: Rig) -
     await rig.until(lambda status: not status.engines[0].running)
     assert (await rig.result(job_id)).status is Status.CANCELED
     assert rig.engine_pid(worker) == engine
+
+
+async def test_a_flood_of_text_is_not_in_the_way_of_a_cancel(rig: Rig) -> None:
+    """Megabytes of chunks a second, and nobody who reads them: the engine waits, and the supervisor does not grow."""
+    await rig.add_model(limits=Limits(max_steps=10_000_000), timeouts=Timeouts(run_s=60, step_s=30, stop_s=60))
+    worker = await rig.start_worker()
+    engine = rig.engine_pid(worker)
+    job_id = await rig.submit(steps=10_000_000, chunk_chars=20_000)
+    seen = await rig.events(job_id, last=events.Chunk)
+    assert len(seen[-1].text) == 20_000
+    next_job = await rig.submit()
+    before = psutil.Process(worker.pid).memory_info().rss
+    await rig.cancel(job_id)
+    assert (await rig.result(next_job)).status is Status.SUCCEEDED
+    assert rig.engine_pid(worker) == engine, "it was killed, not stopped"
+    assert psutil.Process(worker.pid).memory_info().rss < before + (64 << 20)
 
 
 async def test_a_worker_that_lost_its_lease_says_that_it_lives(rig: Rig) -> None:

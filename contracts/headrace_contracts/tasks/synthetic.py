@@ -57,6 +57,8 @@ class SyntheticInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """Size of an artifact to produce; 0 for none."""
     memory_bytes: Annotated[int, Meta(ge=0)] = 0
     """What `memory_hog` takes and `leak` keeps."""
+    chunk_chars: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    """Characters of text that every step streams; 0 for none."""
     seed: Annotated[int, Meta(ge=0)] = 0
     """The artifact's bytes follow from it."""
     echo: str = ""

@@ -82,6 +82,8 @@ class SyntheticEngine:
             total = running.work.input.steps
             if total > 1:
                 self._sink.progress(run_id, running.steps_done, total)
+            if running.work.input.chunk_chars:
+                self._sink.chunk(run_id, "x" * running.work.input.chunk_chars)
             if running.steps_done >= total:
                 # Still in while it ends: what it raises ends every job that is in.
                 self._end(running)
