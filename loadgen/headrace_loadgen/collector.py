@@ -43,6 +43,7 @@ async def collect(bed: Testbed, clock: Clock, drained: bool, drain_s: float) -> 
         blobs=await _read_bucket(bed),
         worker_exits=tuple(bed.fleet.exits),
         ended_by_themselves=tuple(bed.fleet.by_themselves),
+        failed_starts=tuple(bed.fleet.failed_starts),
     )
     (bed.folder / evidence.FINAL).write_bytes(msgspec.json.encode(final))
 

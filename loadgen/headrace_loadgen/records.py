@@ -159,7 +159,9 @@ class Final(msgspec.Struct, frozen=True):
     worker_exits: tuple[str, ...]
     """How the workers ended that were asked to."""
     ended_by_themselves: tuple[str, ...] = ()
-    """Workers that ended though nobody had touched them, and how."""
+    """Workers that ended while they served, though nobody had touched them, and how."""
+    failed_starts: tuple[str, ...] = ()
+    """Workers that ended before they served, as in an outage, and how."""
 
 
 class Plan(msgspec.Struct, frozen=True):

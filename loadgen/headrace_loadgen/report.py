@@ -88,6 +88,7 @@ def _work(history: History, evidence: Evidence) -> Rows:
         ("jobs run more than once", str(again)),
         ("requests of clients that failed and were repeated", str(refused)),
         ("cancels answered", str(sum(len(job.cancels) for job in jobs))),
+        ("starts of workers that failed, in outages", str(len(evidence.final.failed_starts))),
         ("dead letters", str(len(evidence.final.dead))),
         ("blobs in the store", str(len(evidence.final.blobs))),
         ("of these, left by attempts that died or lost", str(orphans(history))),

@@ -63,7 +63,7 @@ def faults_happened(history: History) -> Iterator[Finding]:
 
 
 def workers_end_well(history: History) -> Iterator[Finding]:
-    """A worker ends when it is told to, and only then: by itself, with exit status 0."""
+    """A worker that serves ends when it is told to, and only then: by itself, with exit status 0."""
     final = history.evidence.final
     for how in final.worker_exits:
         yield None if how == "exit status 0" else Violation("", f"a worker ended with {how}")

@@ -32,6 +32,8 @@ class Worker:
         """Set when a process has ended; cleared at a start."""
         self.how = ""
         """How the last process ended."""
+        self.served = False
+        """Whether the present process has got as far as to have engines."""
         self._command = command
         self._environment = environment
         self._folder = folder
@@ -67,6 +69,7 @@ class Worker:
         }
         log = self._folder / f"{self.name}.log"
         self._child = await Child.start(self._command, log, signal.SIGKILL, environment)
+        self.served = False
         self.ended.clear()
         self.up.set()
 
@@ -97,7 +100,9 @@ class Fleet:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = list(workers)
         self.by_themselves: list[str] = []
-        """How workers ended that nobody had touched."""
+        """How workers ended that served, and that nobody had touched."""
+        self.failed_starts: list[str] = []
+        """How workers ended that had not come as far: whoever keeps them starts them again."""
         self.exits: list[str] = []
         """How workers ended that were told to stop."""
         self.touched: set[int] = set()
@@ -146,12 +151,20 @@ class Fleet:
     async def _keep(self, worker: Worker) -> None:
         while True:
             pid = worker.pid
+            watching = asyncio.create_task(_until_it_serves(worker))
             how = await worker.wait()
+            watching.cancel()
             if self._stopping:
                 return
             if pid not in self.touched:
-                self.by_themselves.append(f"{worker.name}: {how}")
+                (self.by_themselves if worker.served else self.failed_starts).append(f"{worker.name}: {how}")
             await asyncio.sleep(RESTART_PAUSE_S)
             if self._stopping:
                 return
             await worker.start()
+
+
+async def _until_it_serves(worker: Worker) -> None:
+    while not worker.engines():  # noqa: ASYNC110 - another process: only looking tells
+        await asyncio.sleep(0.1)
+    worker.served = True
