@@ -1,6 +1,7 @@
 """The scenarios: some seconds of one fault each, with a setting of its own. Tests play them as they are, and broken."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,8 +30,11 @@ async def kill_everywhere(stage: Stage) -> None:
     """A worker is killed before and after every step of a job."""
     orders = [stage.order(job_id=f"kill-{place}", output_bytes=1000) for place in PLACES]
     await stage.submit_all(orders)
-    for place in PLACES:
-        await stage.until(lambda place=place: (stage.bed.folder / f"killed-{place}").exists())
+    # Not for ever: a worker that dies for one job takes others with it, and a broken one may lose them on the way.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(stage.patience_s):
+            for place in PLACES:
+                await stage.until(lambda place=place: (stage.bed.folder / f"killed-{place}").exists())
 
 
 async def freeze_past_the_lease(stage: Stage) -> None:
