@@ -164,6 +164,8 @@ class Connection:
         """Turn what the client raises when there is no server, or no right to ask it, into `BrokerUnavailable`."""
         try:
             yield
+        except nats.js.errors.NotFoundError:
+            raise  # an answer, though a direct get gives it without a code
         except nats.js.errors.APIError as error:
             # Without a code: what the client makes of "no responders".
             if error.err_code is not None and error.err_code not in CHOOSING_A_LEADER:

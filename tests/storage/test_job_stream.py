@@ -49,6 +49,12 @@ async def test_the_same_job_twice_is_one_job(connection: Connection) -> None:
     assert (first.duplicate, again.duplicate, again.sequence) == (False, True, first.sequence)
 
 
+async def test_a_job_that_has_left_the_queue_is_still_the_same_job(connection: Connection) -> None:
+    first = await submit(connection, "m", body("a"), "gone")
+    await connection.js.delete_msg("JOBS", first.sequence)
+    assert (await submit(connection, "m", body("a"), "gone")).duplicate
+
+
 async def test_another_job_under_the_same_id_is_a_conflict(connection: Connection) -> None:
     await submit(connection, "m", body("a"), "taken")
     with pytest.raises(JobConflict, match="'taken' already belongs to another job"):
