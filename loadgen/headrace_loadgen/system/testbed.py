@@ -147,6 +147,8 @@ class Testbed:
 
     async def _new_worker(self, name: str) -> Worker:
         command = [*self.layout.command, "--grace-s", str(self.layout.grace_s)]
+        if not self.layout.sync_always:
+            command.append("--allow-unsafe-broker")  # the broker is no subject of this run
         for spec in self.layout.models:
             command += ["--model", spec.name]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("NATS_", "S3_", "AWS_"))}
