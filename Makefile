@@ -13,7 +13,7 @@ FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check format schemas bench chaos clean distclean
+.PHONY: help demo up test check lint format schemas bench chaos clean distclean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,13 +27,15 @@ up: $(LOCAL) ## Run the whole system on this machine until Ctrl-C.
 test: $(DEV) ## Run every test, those with real models too.
 	$(PY) -m pytest $(ARGS)
 
-check: $(DEV) ## Check format, lint, types, imports and schemas, and run the fast tests.
+check: lint ## Check format, lint, types, imports and schemas, and run the fast tests.
+	$(PY) -m pytest -q -m "not models and not slow" $(ARGS)
+
+lint: $(DEV) ## Check format, lint, types, imports and schemas.
 	$(FORMAT) --check
 	$(PY) -m ruff check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m headrace_contracts.schema --check contracts/schemas
-	$(PY) -m pytest -q -m "not models and not slow" $(ARGS)
 
 format: $(DEV) ## Format the code and fix what ruff can fix.
 	$(PY) -m ruff check --fix

@@ -30,10 +30,9 @@ from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.forwarder import forward_ingress
 from headrace_workers.model_worker import ModelWorker
+from headrace_workers.patience import START_DEADLINE_S, patiently
 from headrace_workers.surroundings import Surroundings
 
-# A worker may be started together with its broker.
-CONNECT_DEADLINE_S = 30.0
 # Three heartbeats fit into the time after which a worker counts as gone.
 HEARTBEAT_EVERY_S = HEARTBEAT_TTL_S / 3
 # How long running jobs may go on after a SIGTERM; container platforms kill after 30 s.
@@ -92,18 +91,30 @@ class Worker:
 
     async def _run(self) -> None:
         async with (
-            Connection(self._settings.nats, name=self.id, connect_deadline_s=CONNECT_DEADLINE_S) as connection,
-            open_blobs(self._settings, connection.nc) as blobs,
+            Connection(self._settings.nats, name=self.id, connect_deadline_s=START_DEADLINE_S) as connection,
+            contextlib.AsyncExitStack() as stores,
             InputDecoder() as decoder,
         ):
-            await refuse_unsafe(connection, self._settings.nats, self._models, allow_unsafe=self._allow_unsafe_broker)
-            await ensure_topology(connection)
-            specs = [await get_model(connection, name) for name in self._models]
+
+            def hurried() -> bool:
+                return self._stopping.is_set() or connection.closed.is_set()
+
+            async def open_store() -> BlobStore:
+                return await stores.enter_async_context(open_blobs(self._settings, connection.nc))
+
+            blobs = await patiently(open_store, self._clock, hurried)
+            specs = await patiently(lambda: self._prepare(connection), self._clock, hurried)
             with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
                 async with asyncio.TaskGroup() as tasks:
                     await self._serve(tasks, connection, blobs, decoder, specs, Path(scratch))
             with contextlib.suppress(BrokerUnavailable):
                 await remove_status(connection, self.id)
+
+    async def _prepare(self, connection: Connection) -> list[ModelSpec]:
+        """Make sure that the broker is as it should be; the models to serve."""
+        await refuse_unsafe(connection, self._settings.nats, self._models, allow_unsafe=self._allow_unsafe_broker)
+        await ensure_topology(connection)
+        return [await get_model(connection, name) for name in self._models]
 
     async def _serve(
         self,
