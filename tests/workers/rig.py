@@ -17,7 +17,7 @@ from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import EngineState, WorkerStatus
 from headrace_contracts.job import JobBody
 from headrace_contracts.model import Batching, EngineKind, ModelSpec, Retry, Timeouts
-from headrace_contracts.names import Lane, Stream
+from headrace_contracts.names import Bucket, Lane, Stream
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_contracts.tasks.registry import Task
 from headrace_local.nats_server import NatsServer
@@ -173,3 +173,5 @@ class Rig:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
             await worker.wait()
+        # A killed worker leaves its lease behind: the next test's workers need not wait for its end.
+        await self.connection.js.purge_stream(f"KV_{Bucket.LEASES}")

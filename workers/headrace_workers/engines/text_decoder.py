@@ -115,8 +115,12 @@ class Decoder:
             ids = torch.tensor([piece], device=self._device)
             # Logits of the whole piece would be pieces x vocabulary numbers, and only the last are looked at.
             last_only = {"logits_to_keep": 1} if "logits_to_keep" in self._accepts else {}
-            logits = self._model(input_ids=ids, past_key_values=prefill.cache, use_cache=True, **last_only).logits
+            logits = self._model(input_ids=ids, **self._with(prefill.cache), **last_only).logits
             return pick(logits[:, -1], [sampler])[0] if prefill.done else None
+
+    def _with(self, cache: DynamicCache) -> dict[str, object]:
+        """The arguments that give a call its cache; libraries from 5.24 on have another name for it."""
+        return {"cache" if "cache" in self._accepts else "past_key_values": cache, "use_cache": True}
 
     def join(self, prefill: Prefill) -> None:
         """Add a row whose prompt is read."""
@@ -145,15 +149,13 @@ class Decoder:
             ids = torch.tensor(tokens, device=self._device).unsqueeze(1)
             width = max(self._lengths)
             if min(self._lengths) == width:
-                logits = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True).logits
+                logits = self._model(input_ids=ids, **self._with(self._cache)).logits
             else:
                 lengths = torch.tensor(self._lengths, device=self._device).unsqueeze(1)
                 mask = torch.arange(width, -1, -1, device=self._device) <= lengths
                 # Models without it take positions from the mask.
                 positions = {"position_ids": lengths} if "position_ids" in self._accepts else {}
-                logits = self._model(
-                    input_ids=ids, attention_mask=mask, past_key_values=self._cache, use_cache=True, **positions
-                ).logits
+                logits = self._model(input_ids=ids, attention_mask=mask, **self._with(self._cache), **positions).logits
             self._lengths = [length + 1 for length in self._lengths]
             return pick(logits[:, -1], samplers)
 
