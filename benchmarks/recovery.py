@@ -24,7 +24,7 @@ from headrace_contracts.tasks.synthetic import Behaviour, SyntheticInput
 from headrace_storage.events import follow_events
 from headrace_storage.jobs import Receipt
 
-ROUNDS = 15
+ROUNDS = 10
 QUICK_ROUNDS = 2
 STEP_S = 1.0
 """Silence after which the hung engine counts as hung."""
