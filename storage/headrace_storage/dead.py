@@ -11,9 +11,8 @@ from headrace_contracts.names import DeadHeader, Stream, check_token, dead_subje
 from headrace_storage.connection import Connection
 from headrace_storage.publishing import publish
 from headrace_storage.reading import BATCH_MESSAGES, Stored, next_batch, subject_counts
+from headrace_storage.removing import remove_message
 
-# "sequence not found" and "no message found": which one depends on whether the stream was ever that long.
-_ALREADY_GONE = (10043, 10057)
 # Of an engine's last words, what is kept: headers have to stay far below the server's limit.
 LAST_LINES_CHARS = 2048
 _OURS = {header.lower() for header in DeadHeader}
@@ -154,12 +153,7 @@ async def remove_letter(connection: Connection, letter: DeadLetter, *, erase: bo
         letter: which.
         erase: overwrite it on the broker's disk too, which takes 30 times as long.
     """
-    payload = msgspec.json.encode({"seq": letter.sequence, "no_erase": not erase})
-    try:
-        await connection.api(f"STREAM.MSG.DELETE.{Stream.DEAD}", payload)
-    except nats.js.errors.APIError as error:
-        if error.err_code not in _ALREADY_GONE:
-            raise
+    await remove_message(connection, Stream.DEAD, letter.sequence, erase=erase)
 
 
 async def remove_letters(connection: Connection, tenant: str = "*", model: str = "*") -> int:

@@ -19,11 +19,10 @@ from headrace_contracts.names import (
 )
 from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 from headrace_storage.publishing import DEADLINE_S, publish
+from headrace_storage.removing import remove_message
 
 CONTRACT_VERSION = "1"
 
-# "sequence not found" and "no message found": which one depends on whether the stream was ever that long.
-_ALREADY_GONE = (10043, 10057)
 # A job that dies is kept beside the reason, and may be sent again under another id: that must fit a message too.
 ROOM_FOR_A_REASON_BYTES = 8 * 1024
 
@@ -166,10 +165,4 @@ async def _newest_differs(connection: Connection, sequence: int, subject: str, d
 
 async def remove_job(connection: Connection, sequence: int) -> None:
     """Take a message out of JOBS without an answer for it; no error if it is gone."""
-    with connection.errors():
-        try:
-            # Without `no_erase` the server overwrites the message on disk, which takes 30 times as long.
-            await connection.api(f"STREAM.MSG.DELETE.{Stream.JOBS}", b'{"seq":%d,"no_erase":true}' % sequence)
-        except nats.js.errors.APIError as error:
-            if error.err_code not in _ALREADY_GONE:
-                raise
+    await remove_message(connection, Stream.JOBS, sequence, erase=False)

@@ -211,8 +211,8 @@ class EngineProcess:
 
     def _fail_all(self, error: Exception) -> None:
         active = list(self._sink.active)
+        known = error if isinstance(error, JobError) else _unforeseen(error)
         for run_id in active:
-            known = error if isinstance(error, JobError) else _unforeseen(error)
             self._sink.failed(run_id, known, shared=len(active) > 1)
 
     def _read(self) -> None:

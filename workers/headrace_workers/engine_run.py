@@ -126,7 +126,7 @@ class EngineRun:
         if self._stop is not None:
             due = self._kill_at
         else:
-            due = min(self._silent_at, self._silent_at if self._deadline is None else self._deadline)
+            due = self._silent_at if self._deadline is None else min(self._silent_at, self._deadline)
         return asyncio.get_running_loop().time() + max(0.0, due - self._clock.monotonic())
 
     @property
