@@ -1,7 +1,10 @@
 """Submit jobs to the JOBS stream, look at what waits there, and take out what nobody will answer for."""
 
+from collections.abc import AsyncIterator
+
 import msgspec
 import nats.js.errors
+from nats.js.api import ConsumerInfo
 
 from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
@@ -111,15 +114,10 @@ async def submit_cancel(
 
 async def backlog(connection: Connection, model: str) -> list[Backlog]:
     """What waits and what is held, per lane; empty where the model has no consumers."""
-    lanes = []
-    for lane in Lane:
-        with connection.errors():
-            try:
-                info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
-            except nats.js.errors.NotFoundError:
-                continue
-        lanes.append(Backlog(model, lane, info.num_pending or 0, info.num_ack_pending or 0))
-    return lanes
+    return [
+        Backlog(model, lane, info.num_pending or 0, info.num_ack_pending or 0)
+        async for lane, info in _consumers(connection, model)
+    ]
 
 
 async def deliverable(connection: Connection, model: str) -> int:
@@ -129,16 +127,22 @@ async def deliverable(connection: Connection, model: str) -> int:
         BrokerUnavailable: no answer.
     """
     count = 0
+    async for _, info in _consumers(connection, model):
+        most_held = info.config.max_ack_pending or 0
+        if not info.paused and not 0 < most_held <= (info.num_ack_pending or 0):
+            count += info.num_pending or 0
+    return count
+
+
+async def _consumers(connection: Connection, model: str) -> AsyncIterator[tuple[Lane, ConsumerInfo]]:
+    """The consumers of a model that are there."""
     for lane in Lane:
         with connection.errors():
             try:
                 info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
             except nats.js.errors.NotFoundError:
                 continue
-        most_held = info.config.max_ack_pending or 0
-        if not info.paused and not 0 < most_held <= (info.num_ack_pending or 0):
-            count += info.num_pending or 0
-    return count
+        yield lane, info
 
 
 async def _differs(connection: Connection, sequence: int, subject: str, data: bytes) -> bool:
