@@ -11,6 +11,7 @@ from headrace_contracts.errors import ENGINE_LOST, ErrorCode, InvalidName, Inval
 from headrace_contracts.job import MAX_SECONDS, Scalar
 from headrace_contracts.limits import Limits
 from headrace_contracts.names import check_token
+from headrace_contracts.scaling import Scaling
 from headrace_contracts.tasks.registry import Task
 
 
@@ -149,6 +150,7 @@ class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     recycle: Recycle = Recycle()
     batching: Batching = Batching()
     resources: Resources = Resources()
+    scaling: Scaling = Scaling()
     price_per_s: float = 0.0
     """Money per second of engine time, in the operator's currency."""
     allow_remote_code: bool = False

@@ -34,6 +34,7 @@ class Stream(StrEnum):
     RESULTS = "RESULTS"
     EVENTS = "EVENTS"
     DEAD = "DEAD"
+    ALERTS = "ALERTS"
 
 
 class Bucket(StrEnum):
@@ -43,10 +44,16 @@ class Bucket(StrEnum):
     WORKERS = "WORKERS"
     ATTEMPTS = "ATTEMPTS"
     LEASES = "LEASES"
+    ACCOUNTS = "ACCOUNTS"
 
 
 BLOB_BUCKET: Final = "headrace"
 INPUTS_FOLDER: Final = "inputs"
+
+# The broker itself says there that a job was stored: subject and headers, without the body. For whoever starts workers.
+ARRIVALS_FROM: Final = "jobs.*.*.*"
+ARRIVALS_TO: Final = "arrivals.{{wildcard(2)}}.{{wildcard(3)}}"
+ARRIVALS: Final = "arrivals.*.*"
 
 INGRESS_PREFIX: Final = "INGRESS_"
 INGRESS_CONSUMER: Final = "forward"
@@ -153,6 +160,16 @@ def cancel_subject(tenant: str, model: str, job_id: str) -> str:
 def cancel_subjects_of_model(model: str) -> str:
     """Wildcard over the cancels of all jobs of one model."""
     return f"control.cancel.*.{check_token('model', model)}.*"
+
+
+def drain_subject(worker_id: str) -> str:
+    """Core subject on which a worker is asked to drain."""
+    return f"control.drain.{check_token('worker id', worker_id)}"
+
+
+def alert_subject(kind: str, model: str) -> str:
+    """Subject of what the scaler tells of a model: `backlog`, `decision` or `cold_start`."""
+    return f"alerts.{kind}.{check_token('model', model)}"
 
 
 def job_id_of_subject(subject: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from headrace_contracts.alert import Alert, ScalingDecision, WorkerColdStart
 from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.job import JobBody
@@ -26,6 +27,9 @@ def messages() -> dict[str, object]:
         "event": AnyEvent,
         "model": ModelSpec,
         "worker": WorkerStatus,
+        "alert": Alert,
+        "decision": ScalingDecision,
+        "cold_start": WorkerColdStart,
     }
     for task in Task:
         named[f"{task}.input"] = input_type(task)

@@ -74,12 +74,42 @@ class ReaperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"`{name}` is {getattr(self, name):g} and must be at least {least:g}")
 
 
+class ScalerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the scaler may put workers on its machine, and what they cost."""
+
+    cpu_slots: int = 0
+    """CPU cores for workers, each worker taking its model's `resources.threads`; 0: all cores of the machine."""
+    gpus: bool = True
+    """Put models whose device is a GPU onto the GPUs of this machine, as their memory allows."""
+    zygote: bool = True
+    """Keep a warm parent process, from which workers start at once. It costs memory while nothing runs."""
+    cpu_price_per_s: float = 0.0
+    """Money per second of a worker on CPU slots, in the operator's currency."""
+    gpu_price_per_s: float = 0.0
+    """Money per second of a worker on a GPU, or its share of one."""
+    metrics_port: int = 0
+    """Port of Prometheus metrics on loopback; 0: none."""
+    alert_backlog_jobs: int = 100
+    """Jobs waiting at which the backlog alert fires."""
+    alert_oldest_age_s: float = 60.0
+    """Age of the oldest waiting job at which its alert fires."""
+    alert_after_s: float = 5.0
+    """How long a condition must hold before its alert fires, and be gone before it is resolved."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"`{name}` is {value:g} and must not be negative or endless")
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a Headrace process reads at its start."""
 
     nats: NatsSettings = NatsSettings()
     s3: S3Settings | None = None
     reaper: ReaperSettings = ReaperSettings()
+    scaler: ScalerSettings = ScalerSettings()
     tenant: str = DEFAULT_TENANT
     ingress: bool = False
     """The tenant is untrusted: jobs and cancels go through its ingress stream."""

@@ -1,11 +1,14 @@
-"""Cancels on their way to the worker that runs the job: core messages, for whoever listens now."""
+"""Cancels and drains on their way to the worker they concern: core messages, for whoever listens now."""
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
+import nats.errors
 from nats.aio.msg import Msg
 
-from headrace_contracts.names import cancel_subject, cancel_subjects_of_model, job_id_of_subject
-from headrace_storage.connection import Connection
+from headrace_contracts.heartbeat import DrainReply, DrainRequest
+from headrace_contracts.names import cancel_subject, cancel_subjects_of_model, drain_subject, job_id_of_subject
+from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 
 
 async def send_cancel(connection: Connection, tenant: str, model: str, job_id: str) -> None:
@@ -23,3 +26,35 @@ async def listen_for_cancels(connection: Connection, model: str, heard: Callable
 
     with connection.errors():
         await connection.nc.subscribe(cancel_subjects_of_model(model), cb=on_message)
+
+
+async def ask_to_drain(connection: Connection, worker_id: str, request: DrainRequest) -> DrainReply | None:
+    """Ask a worker to take no more jobs and to end; its answer, or None if there is no such worker.
+
+    Raises:
+        BrokerUnavailable: no answer; the worker may drain all the same.
+    """
+    with connection.errors():
+        try:
+            reply = await connection.nc.request(
+                drain_subject(worker_id), msgspec.json.encode(request), timeout=REQUEST_TIMEOUT_S
+            )
+        except nats.errors.NoRespondersError:
+            return None
+    return msgspec.json.decode(reply.data, type=DrainReply)
+
+
+async def listen_for_drain(connection: Connection, worker_id: str, asked: Callable[[DrainRequest], DrainReply]) -> None:
+    """Answer with `asked` whoever asks this worker to drain, until the connection ends."""
+
+    async def on_message(message: Msg) -> None:
+        try:
+            request = msgspec.json.decode(message.data or b"{}", type=DrainRequest)
+        except msgspec.DecodeError:
+            return
+        reply = asked(request)
+        if message.reply:
+            await message.respond(msgspec.json.encode(reply))
+
+    with connection.errors():
+        await connection.nc.subscribe(drain_subject(worker_id), cb=on_message)

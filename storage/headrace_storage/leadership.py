@@ -36,6 +36,7 @@ class LeaseName(StrEnum):
     """What there is to lead."""
 
     REAPER = "reaper"
+    SCALER = "scaler"
 
 
 class Deposed(Exception):

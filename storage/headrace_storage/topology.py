@@ -10,7 +10,7 @@ import nats.js.errors
 from nats.js import api
 
 from headrace_contracts.errors import TopologyDrift, UnknownModel
-from headrace_contracts.names import Bucket, Lane, Stream, consumer_filter, consumer_name
+from headrace_contracts.names import ARRIVALS_FROM, ARRIVALS_TO, Bucket, Lane, Stream, consumer_filter, consumer_name
 from headrace_storage.connection import Connection
 from headrace_storage.drift import differences
 
@@ -24,6 +24,9 @@ HEARTBEAT_TTL_S = 15.0
 
 RESULTS_KEPT_S = 7 * DAY_S
 """A result and the files it names are gone after it."""
+
+ACCOUNTS_KEPT_S = 31 * DAY_S
+"""What workers cost is known for so long."""
 
 LEASE_TTL_S = 10.0
 """A leader that has not renewed its lease for this long is replaced. Shorter: a slow disk costs the leadership."""
@@ -43,7 +46,7 @@ class StorageLimits(msgspec.Struct, frozen=True):
 
 
 def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
-    """The four streams."""
+    """The streams."""
     return [
         api.StreamConfig(
             name=Stream.JOBS,
@@ -59,6 +62,8 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             duplicate_window=120.0,
             allow_direct=True,
             allow_atomic=True,
+            # So that a scaler hears of a job at once, and of nothing in it.
+            republish=api.RePublish(src=ARRIVALS_FROM, dest=ARRIVALS_TO, headers_only=True),
             num_replicas=limits.replicas,
         ),
         api.StreamConfig(
@@ -98,6 +103,17 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             allow_direct=True,
             num_replicas=limits.replicas,
         ),
+        api.StreamConfig(
+            name=Stream.ALERTS,
+            subjects=["alerts.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            storage=api.StorageType.FILE,
+            discard=api.DiscardPolicy.OLD,
+            max_bytes=64 << 20,
+            max_age=DAY_S,
+            allow_direct=True,
+            num_replicas=limits.replicas,
+        ),
     ]
 
 
@@ -115,6 +131,9 @@ def bucket_configs(limits: StorageLimits) -> list[api.KeyValueConfig]:
         ),
         api.KeyValueConfig(
             bucket=Bucket.ATTEMPTS, ttl=7 * DAY_S, max_bytes=256 << 20, direct=True, replicas=limits.replicas
+        ),
+        api.KeyValueConfig(
+            bucket=Bucket.ACCOUNTS, ttl=ACCOUNTS_KEPT_S, max_bytes=64 << 20, direct=True, replicas=limits.replicas
         ),
         # On disk, so that the end of the broker ends no leadership.
         api.KeyValueConfig(bucket=Bucket.LEASES, ttl=LEASE_TTL_S, max_bytes=1 << 20, replicas=limits.replicas),
@@ -140,7 +159,7 @@ def bucket_stream_config(bucket: api.KeyValueConfig) -> api.StreamConfig:
 
 
 def topology_streams(limits: StorageLimits) -> list[api.StreamConfig]:
-    """Every stream there must be: the four, and those behind the buckets."""
+    """Every stream there must be: the five, and those behind the buckets."""
     return [*stream_configs(limits), *(bucket_stream_config(bucket) for bucket in bucket_configs(limits))]
 
 

@@ -62,6 +62,8 @@ ATTEMPTS = (
     publish("end or cancel a job of another tenant", "results.other.m.j", "results.*.m.j", allowed=(WORKER,)),
     publish("stop a running job of its tenant", "control.cancel.<own>.m.j", allowed=(PRODUCER, WORKER)),
     publish("stop a running job of another tenant", "control.cancel.other.m.j", allowed=(WORKER,)),
+    publish("have a worker drain", "control.drain.w", allowed=(SCALER,)),
+    subscribe("listen to drains", "control.drain.w", allowed=(WORKER,)),
     subscribe("listen to cancels", "control.cancel.*.*.*", allowed=(WORKER,)),
     publish(
         "follow events of its tenant",
@@ -87,7 +89,8 @@ ATTEMPTS = (
     publish("draw from another consumer", f"{API}.CONSUMER.MSG.NEXT.RESULTS.c", f"{API}.CONSUMER.MSG.NEXT.EVENTS.c"),
     publish("answer for a delivered job", "$JS.ACK.JOBS.m-high.1.1.1.1.0", allowed=(WORKER,)),
     publish("answer for another delivery", "$JS.ACK.RESULTS.c.1.1.1.1.0", "$JS.ACK.KV_MODELS.c.1.1.1.1.0"),
-    publish("read waiting jobs", f"{API}.DIRECT.GET.JOBS", allowed=(WORKER,)),
+    publish("read waiting jobs", f"{API}.DIRECT.GET.JOBS", allowed=(WORKER, SCALER)),
+    subscribe("hear of arrivals", "arrivals.*.*", allowed=(SCALER,)),
     publish(
         "read waiting jobs of another tenant", f"{API}.DIRECT.GET.JOBS.jobs.other.m.high", f"{API}.STREAM.MSG.GET.JOBS"
     ),
@@ -143,6 +146,7 @@ ATTEMPTS = (
     publish("take the lease to scale", "$KV.LEASES.scaler", allowed=(SCALER,)),
     publish("raise an alert", "alerts.backlog.m", allowed=(SCALER,)),
     subscribe("listen to alerts", "alerts.>", allowed=(SCALER,)),
+    publish("write accounts", "$KV.ACCOUNTS.m.w.2026112503", allowed=(WORKER,)),
     publish("bury a job", "dead.<own>.m.j", allowed=(WORKER,)),
     publish("read what was buried", f"{API}.DIRECT.GET.DEAD", f"{API}.DIRECT.GET.DEAD.dead.<own>.m.j"),
     subscribe("listen to what is buried", "dead.<own>.>", "dead.>"),

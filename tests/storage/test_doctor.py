@@ -248,7 +248,7 @@ async def test_a_storage_limit_that_nobody_set(tmp_path: Path) -> None:
 
 async def test_a_storage_limit_that_is_smaller_than_the_streams_and_one_that_is_reached(tmp_path: Path) -> None:
     limits = StorageLimits(jobs_bytes=1 << 20, results_bytes=1 << 20, dead_bytes=1 << 20)
-    async with patient_on(NatsServer(tmp_path, max_store_bytes=330 << 20), limits) as patient:
+    async with patient_on(NatsServer(tmp_path, max_store_bytes=460 << 20), limits) as patient:
         complaints = await patient.complaints()
         assert list(complaints) == []
         await patient.connection.js.add_stream(name="OTHERS", subjects=["others"])

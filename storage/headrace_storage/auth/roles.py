@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from headrace_contracts.names import BLOB_BUCKET, INGRESS_CONSUMER, Bucket, Stream, check_token
+from headrace_contracts.names import ARRIVALS, BLOB_BUCKET, INGRESS_CONSUMER, Bucket, Stream, check_token
 
 SERVER_FACTS = "$SYS.REQ.SERVER.PING.JSZ"
 """The one question to the server itself that our account may ask: the settings of its JetStream."""
@@ -134,6 +134,7 @@ def _worker(jetstream_blobs: bool) -> Permissions:
         "dead.*.*.*",
         f"$JS.API.DIRECT.GET.{Stream.RESULTS}.>",
         f"$KV.{Bucket.WORKERS}.*",
+        f"$KV.{Bucket.ACCOUNTS}.>",
         f"$KV.{Bucket.ATTEMPTS}.>",
         f"$JS.API.DIRECT.GET.KV_{Bucket.ATTEMPTS}.>",
         f"$JS.API.DIRECT.GET.KV_{Bucket.MODELS}.>",
@@ -161,7 +162,8 @@ def _worker(jetstream_blobs: bool) -> Permissions:
             f"$O.{BLOB_BUCKET}.>",
             *(f"$JS.API.STREAM.{verb}.{object_stream}" for verb in ("CREATE", "MSG.DELETE", "PURGE")),
         ]
-    return Permissions(tuple(publish), (f"{inbox_prefix(Role.WORKER)}.>", "control.cancel.*.*.*"))
+    control = ("control.cancel.*.*.*", "control.drain.*")
+    return Permissions(tuple(publish), (f"{inbox_prefix(Role.WORKER)}.>", *control))
 
 
 def _scaler() -> Permissions:
@@ -173,9 +175,12 @@ def _scaler() -> Permissions:
         *_read_bucket(Bucket.LEASES),
         f"$JS.API.STREAM.MSG.GET.KV_{Bucket.LEASES}",
         f"$KV.{Bucket.LEASES}.scaler",
-        "alerts.>",
+        "alerts.*.*",
+        # Age of the oldest job that waits, when nobody heard of its arrival; and the workers that are to end.
+        f"$JS.API.DIRECT.GET.{Stream.JOBS}",
+        "control.drain.*",
     ]
-    return Permissions(tuple(publish), (f"{inbox_prefix(Role.SCALER)}.>", "alerts.>"))
+    return Permissions(tuple(publish), (f"{inbox_prefix(Role.SCALER)}.>", "alerts.>", ARRIVALS))
 
 
 def _read_bucket(bucket: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Start and stop workers: one port, and an adapter for each place where workers can run."""
