@@ -19,6 +19,10 @@ from headrace_workers.worker import GRACE_S, Worker
     "--grace-s", default=GRACE_S, show_default=True, help="Seconds that running jobs may go on after SIGTERM."
 )
 @click.option(
+    "--id", "name", help="Name in the list of workers; whoever starts the worker knows it by it.  [default: made up]"
+)
+@click.option("--slot", default="", help="Where the worker was put, for that list.")
+@click.option(
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
 @click.option(
@@ -27,17 +31,27 @@ from headrace_workers.worker import GRACE_S, Worker
     envvar="HEADRACE_ALLOW_UNSAFE_BROKER",
     help="Work on a broker that could lose or drop accepted jobs.",
 )
-def worker(models: tuple[str, ...], grace_s: float, log_level: str, allow_unsafe_broker: bool) -> None:
+def worker(
+    models: tuple[str, ...], grace_s: float, name: str | None, slot: str, log_level: str, allow_unsafe_broker: bool
+) -> None:
     """Run jobs of some models until SIGTERM or Ctrl-C; then finish what runs, give back the rest, and exit 0.
 
     The broker and the blob store are found as by every other command: NATS_URL, S3_ENDPOINT_URL, headrace.toml.
     """
     configure_logs(log_level)
-    asyncio.run(_serve(models, grace_s, allow_unsafe_broker))
+    serving = Worker(
+        load_settings(),
+        models,
+        SystemClock(),
+        grace_s,
+        allow_unsafe_broker=allow_unsafe_broker,
+        name=name,
+        slot=slot,
+    )
+    asyncio.run(_serve(serving))
 
 
-async def _serve(models: tuple[str, ...], grace_s: float, allow_unsafe_broker: bool) -> None:
-    serving = Worker(load_settings(), models, SystemClock(), grace_s, allow_unsafe_broker=allow_unsafe_broker)
+async def _serve(serving: Worker) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.stop)

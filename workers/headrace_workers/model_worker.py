@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 
@@ -49,7 +50,14 @@ class ModelWorker:
         self._last_run_s = math.inf
         self._arrived = 0
         self._outage = ""
+        self._empty_since = around.clock.now()
+        """When the last job left; of no meaning while there is one."""
         self._log = structlog.get_logger().bind(model=around.spec.name)
+
+    @property
+    def jobs_in_hand(self) -> int:
+        """Jobs it has, in the engine or not."""
+        return len(self._jobs)
 
     @property
     def status(self) -> EngineStatus:
@@ -63,7 +71,13 @@ class ModelWorker:
             running=running,
             held=len(self._jobs) - len(running),
             detail=host.detail,
+            idle_since=self._idle_since,
         )
+
+    @property
+    def _idle_since(self) -> datetime | None:
+        host = self._around.host
+        return max(self._empty_since, host.ready_at) if host.ready.is_set() and not self._jobs else None
 
     async def serve(self) -> None:
         """Pull and run until `drain`; then returns when no job is left."""
@@ -184,6 +198,7 @@ class ModelWorker:
 
     def _release(self, task: "asyncio.Task[None]", sequence: int) -> None:
         job = self._jobs.pop(task)
+        self._empty_since = self._around.clock.now()
         self._last_run_s = self._last_run_s if job.run_s is None else job.run_s
         if self._by_sequence.get(sequence) is task:
             del self._by_sequence[sequence]

@@ -13,12 +13,14 @@ import structlog
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable, Retryable
-from headrace_contracts.heartbeat import WorkerStatus
+from headrace_contracts.heartbeat import DrainReply, DrainRequest, WorkerStatus
 from headrace_contracts.model import ModelSpec
+from headrace_contracts.names import check_token
 from headrace_contracts.settings import Settings
 from headrace_storage.blobs import open_blobs
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
+from headrace_storage.control import listen_for_drain
 from headrace_storage.reaper import Act, Trouble, reap
 from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
@@ -45,7 +47,17 @@ CHANGES_TOGETHER_S = 0.05
 
 
 class Worker:
-    """Serves some models until it is told to stop."""
+    """Serves some models until it is told to stop, or to drain.
+
+    Args:
+        settings: of this process.
+        models: names in the registry.
+        clock: for leases, deadlines and records.
+        grace_s: how long running jobs may go on after `stop`.
+        allow_unsafe_broker: work on a broker that could lose accepted jobs.
+        name: id in the WORKERS bucket, if whoever starts the worker has to know it; else one is made up.
+        slot: where that starter put it, for the heartbeat.
+    """
 
     def __init__(
         self,
@@ -55,6 +67,8 @@ class Worker:
         grace_s: float = GRACE_S,
         *,
         allow_unsafe_broker: bool = False,
+        name: str | None = None,
+        slot: str = "",
     ) -> None:
         self._settings = settings
         self._allow_unsafe_broker = allow_unsafe_broker
@@ -62,16 +76,30 @@ class Worker:
         self._clock = clock
         self._grace_s = grace_s
         self._rng = random.SystemRandom()
-        self.id = f"{_token(socket.gethostname())}-{os.getpid()}-{self._rng.getrandbits(24):06x}"
+        self.id = (
+            check_token("worker id", name)
+            if name
+            else f"{_token(socket.gethostname())}-{os.getpid()}-{self._rng.getrandbits(24):06x}"
+        )
+        self._slot = slot
         self._started_at = clock.now()
         self._stopping = asyncio.Event()
+        self._draining = asyncio.Event()
         self._changed = asyncio.Event()
         self._model_workers: list[ModelWorker] = []
         self._log = structlog.get_logger().bind(worker=self.id)
 
     def stop(self) -> None:
-        """Finish what runs, give back the rest, and return from `run`. Calling it twice is fine."""
+        """Finish what runs within the grace, give back the rest, and return from `run`. Calling it twice is fine."""
         self._stopping.set()
+        self._draining.set()
+
+    def _asked_to_drain(self, request: DrainRequest) -> DrainReply:
+        """As `stop`, but nobody waits for us: what runs has all the time it needs, unless `stop` follows."""
+        jobs = sum(model_worker.jobs_in_hand for model_worker in self._model_workers)
+        if not (request.only_if_idle and jobs):
+            self._draining.set()
+        return DrainReply(self._draining.is_set(), jobs)
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -149,17 +177,23 @@ class Worker:
             self._model_workers.append(model_worker)
             background.append(tasks.create_task(host.supervise()))
             serving.append(tasks.create_task(model_worker.serve()))
+        await listen_for_drain(connection, self.id, self._asked_to_drain)
         self._log.info("worker started", models=[spec.name for spec in specs])
-        await self._stopping.wait()
+        await self._draining.wait()
         await self._drain(serving)
         for task in background:
             task.cancel()
 
     async def _drain(self, serving: list[asyncio.Task[None]]) -> None:
-        self._log.info("worker draining", grace_s=self._grace_s)
+        self._log.info("worker draining", grace_s=self._grace_s if self._stopping.is_set() else None)
         self._changed.set()
         for model_worker in self._model_workers:
             model_worker.drain()
+        stopping = asyncio.create_task(self._stopping.wait())
+        done = asyncio.create_task(asyncio.wait(serving))
+        await asyncio.wait([stopping, done], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        done.cancel()
         _, running = await asyncio.wait(serving, timeout=self._grace_s)
         if running:
             for model_worker in self._model_workers:
@@ -228,8 +262,9 @@ class Worker:
             pid=os.getpid(),
             started_at=self._started_at,
             at=self._clock.now(),
-            draining=self._stopping.is_set(),
+            draining=self._draining.is_set(),
             engines=tuple(model_worker.status for model_worker in self._model_workers),
+            slot=self._slot,
         )
 
 
