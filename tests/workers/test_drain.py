@@ -80,7 +80,7 @@ async def test_a_draining_worker_that_is_told_to_stop_gives_its_job_back_after_t
     await rig.add_model()
     worker_id = some_id()
     worker = await start(rig, worker_id, "--grace-s", "0.1")
-    job = await rig.submit(steps=300, step_s=0.1)
+    job = await rig.submit(steps=100, step_s=0.3)
     await rig.until_running(job)
     await ask_to_drain(rig.connection, worker_id, AFTER_ITS_JOBS)
     worker.send_signal(signal.SIGTERM)
