@@ -1,5 +1,6 @@
 """A model, declared: everything a worker, a client and the scaler need to know of it."""
 
+import hashlib
 import re
 import tomllib
 from enum import StrEnum
@@ -165,6 +166,16 @@ class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
             raise ValueError(f"engine `{self.engine}` does `{_TASK_OF_ENGINE[self.engine]}`, not `{self.task}`")
         if not _WEIGHTS.fullmatch(self.weights):
             raise ValueError(f"`weights` is {self.weights!r} and must be path:..., package:..., hub:org/name or none")
+
+
+def runs_as(spec: ModelSpec) -> str:
+    """A digest of what a worker reads of a model: two specs with the same one run the same.
+
+    A worker whose model runs as something else by now is out of date. How many workers there may be, and what people
+    are told of the model, is none of a worker's business: it runs on when only that changes.
+    """
+    read = msgspec.structs.replace(spec, scaling=Scaling(), description="")
+    return hashlib.sha256(msgspec.json.encode(read, order="deterministic")).hexdigest()[:16]
 
 
 def parse_spec(text: str, source: str) -> ModelSpec:

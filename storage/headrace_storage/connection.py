@@ -114,6 +114,11 @@ class Connection:
         return self._settings.url
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a server at the other end, as far as is known now."""
+        return bool(self.nc.is_connected)
+
+    @property
     def max_payload_bytes(self) -> int:
         """Largest message the server takes, headers included."""
         return int(self.nc.max_payload)

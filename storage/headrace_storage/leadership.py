@@ -54,6 +54,25 @@ class Claim(msgspec.Struct, frozen=True):
     nonce: str
 
 
+async def leader_of(connection: Connection, name: str) -> str | None:
+    """Who holds a lease, for people; None if nobody does. Asks, and takes part in nothing.
+
+    Raises:
+        BrokerUnavailable: no answer.
+    """
+    with connection.errors():
+        try:
+            entry = await connection.js.get_last_msg(
+                f"KV_{Bucket.LEASES}", f"$KV.{Bucket.LEASES}.{check_token('lease', name)}"
+            )
+        except nats.js.errors.NotFoundError:  # nobody, or nothing on this broker yet
+            return None
+    try:
+        return msgspec.json.decode(entry.data or b"", type=Claim).holder
+    except msgspec.DecodeError:
+        return None
+
+
 class Leadership:
     """One candidate for one lease; not for use by several tasks at once.
 

@@ -6,6 +6,8 @@ It is for people who look for one job, not for programs that submitted it and ho
 
 import re
 
+import msgspec
+
 from headrace_contracts.errors import UndecodableMessage
 from headrace_contracts.job import Job, decode_job
 from headrace_contracts.names import Stream, check_token
@@ -15,8 +17,23 @@ from headrace_storage.reading import BATCH_MESSAGES, Stored, next_batch
 _SEQUENCE_ID = re.compile(r"seq-(\d{1,19})")
 
 
+class PlacedJob(msgspec.Struct, frozen=True):
+    """A job that waits or runs, and its place in the stream."""
+
+    job: Job
+    sequence: int
+
+
 async def find_job(connection: Connection, tenant: str, job_id: str, model: str | None = None) -> Job | None:
-    """The job with this id if it waits or runs now, else None.
+    """The job with this id if it waits or runs now, else None; raises as `find_placed_job`."""
+    placed = await find_placed_job(connection, tenant, job_id, model)
+    return None if placed is None else placed.job
+
+
+async def find_placed_job(
+    connection: Connection, tenant: str, job_id: str, model: str | None = None
+) -> PlacedJob | None:
+    """The job with this id, and where it is, if it waits or runs now; else None.
 
     Raises:
         BrokerForbidden: this role may not read the stream of jobs: a tenant's could read every tenant's.
@@ -32,7 +49,7 @@ async def find_job(connection: Connection, tenant: str, job_id: str, model: str 
         for message in batch.messages:
             job = _job(message)
             if job is not None and job.id == job_id:
-                return job
+                return PlacedJob(job, message.sequence)
         sequence = 0 if only_one else batch.next_sequence
     return None
 

@@ -40,6 +40,8 @@ class Batch(msgspec.Struct, frozen=True):
 
     messages: list[Stored]
     next_sequence: int
+    left: int
+    """Messages behind these, as the server counted them."""
 
 
 async def next_batch(
@@ -54,8 +56,9 @@ async def next_batch(
     request = {"next_by_subj": subject, "seq": from_sequence, "batch": count, "max_bytes": BATCH_BYTES}
     found, end = await _get(connection, stream, request)
     last = max([int(end.get("Nats-Last-Sequence", 0)), *(message.sequence for message in found)])
-    more = int(end.get("Nats-Num-Pending", 0)) > 0 and last >= from_sequence
-    return Batch(found, last + 1 if more else 0)
+    left = int(end.get("Nats-Num-Pending", 0))
+    more = left > 0 and last >= from_sequence
+    return Batch(found, last + 1 if more else 0, left)
 
 
 async def messages_from(
