@@ -1,0 +1,79 @@
+"""How many workers the work of a model wants, before anything is damped, bounded or shared."""
+
+import math
+
+import msgspec
+
+from headrace_scaler.policy.observation import ModelView
+from headrace_scaler.policy.state import ModelState
+
+MOST_WORKERS = 10_000
+"""More than anyone has: what absurd settings lead to ends here."""
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """Workers that the work wants."""
+
+    jobs: int
+    """Waiting and held."""
+    workers: int
+    """Before `min_workers` and `max_workers`."""
+    reason: str
+
+
+def demand_of(view: ModelView, state: ModelState) -> Demand:
+    """Workers for what waits and what is held; 0 without any work."""
+    waiting, held = max(0, view.waiting), max(0, view.held)
+    jobs = waiting + held
+    said = f"{waiting} waiting, {held} held"
+    if view.paused:
+        return Demand(0, 0, f"{said}, and every lane is paused")
+    if not jobs:
+        return Demand(0, 0, said)
+    scaling = view.scaling
+    share = scaling.target_utilization
+    jobs_each = scaling.target_jobs_per_worker or max(1, view.jobs_per_worker)
+    by_jobs = _workers(jobs, jobs_each * share)
+    if scaling.target_wait_s > 0 and _measured(view.service_s):
+        service_s = view.service_s or 0.0
+        # Beyond one place for each job no worker shortens any wait, however short the wait that is aimed at.
+        catch_up = min(by_jobs, _workers(waiting * service_s, scaling.target_wait_s))
+        keep_up = _workers(state.arrival_rate * service_s, share)
+        workers = max(1, catch_up, keep_up)
+        reason = (
+            f"{said}, {state.arrival_rate:.3g} jobs/s, {service_s:.3g} s each: {catch_up} to start them within "
+            f"{scaling.target_wait_s:g} s, {keep_up} to keep up at {share:.0%}"
+        )
+    else:
+        workers = by_jobs
+        reason = f"{said}: {by_jobs} at {jobs_each:g} jobs each" + (f" and {share:.0%}" if share < 1 else "")
+    if scaling.buffer_workers:
+        workers += scaling.buffer_workers
+        reason += f", and {scaling.buffer_workers} as a buffer"
+    return Demand(jobs, min(workers, MOST_WORKERS), reason)
+
+
+def averaged_rate(view: ModelView, state: ModelState, now: float) -> float:
+    """The arrival rate as a mean over `target_wait_s`, so that one burst is no lasting demand.
+
+    It starts at 0: right after a start of the scaler what waits says enough.
+    """
+    observed = view.arrival_rate if math.isfinite(view.arrival_rate) and view.arrival_rate > 0 else 0.0
+    if state.rate_at is None or view.scaling.target_wait_s <= 0:
+        return 0.0
+    elapsed_s = max(0.0, now - state.rate_at)
+    weight = 1 - math.exp(-elapsed_s / view.scaling.target_wait_s)
+    return state.arrival_rate + (observed - state.arrival_rate) * weight
+
+
+def _measured(service_s: float | None) -> bool:
+    return service_s is not None and math.isfinite(service_s) and service_s > 0
+
+
+def _workers(work: float, of_one: float) -> int:
+    """Whole workers for some work, where one does `of_one` of it."""
+    if work <= 0:
+        return 0
+    wanted = work / of_one if of_one > 0 else MOST_WORKERS
+    # Without the small change 0.7 + 0.1 + 0.2 would be a little more than one worker.
+    return math.ceil(min(wanted, MOST_WORKERS) - 1e-9)
