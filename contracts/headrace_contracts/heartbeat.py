@@ -72,6 +72,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     detail: str = ""
     idle_since: datetime | None = None
     """Since when it is ready and has no job at all; None while it has one, or is not ready."""
+    runs_as: str = ""
+    """Digest of the model's entry that it was started with; another one in the registry means that it is outdated."""
     cold_start: ColdStart = ColdStart()
     account: Account = Account()
 

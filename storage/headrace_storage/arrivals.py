@@ -3,10 +3,13 @@
 Core messages: whoever was not there has missed them. They wake; what there is to do is read from the consumers.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import msgspec
+import nats.errors
 from nats.aio.msg import Msg
 
 from headrace_contracts.names import ARRIVALS, Lane
@@ -22,8 +25,13 @@ class Arrival(msgspec.Struct, frozen=True):
     stored_at: datetime
 
 
-async def listen_for_arrivals(connection: Connection, heard: Callable[[Arrival], None]) -> None:
-    """Call `heard` for every job that is stored from now on, until the connection ends. It must not raise."""
+@asynccontextmanager
+async def hearing_arrivals(connection: Connection, heard: Callable[[Arrival], None]) -> AsyncIterator[None]:
+    """Inside, `heard` is called for every job that is stored; it must not raise.
+
+    Raises:
+        BrokerUnavailable: no connection.
+    """
 
     async def on_message(message: Msg) -> None:
         _, model, lane = message.subject.split(".")
@@ -33,4 +41,11 @@ async def listen_for_arrivals(connection: Connection, heard: Callable[[Arrival],
             heard(Arrival(model, Lane(lane), int(headers["Nats-Sequence"]), stored_at))
 
     with connection.errors():
-        await connection.nc.subscribe(ARRIVALS, cb=on_message)
+        subscription = await connection.nc.subscribe(ARRIVALS, cb=on_message)
+        # So that the server has it before whatever is looked at next.
+        await connection.nc.flush()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()

@@ -4,8 +4,8 @@ import msgspec
 
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.names import Bucket
-from headrace_storage.buckets import bucket_entries
 from headrace_storage.connection import Connection
+from headrace_storage.reading import bucket_values
 
 
 async def put_status(connection: Connection, status: WorkerStatus) -> None:
@@ -27,5 +27,5 @@ async def remove_status(connection: Connection, worker_id: str) -> None:
 
 async def list_workers(connection: Connection) -> list[WorkerStatus]:
     """Workers that are alive, by id."""
-    entries = await bucket_entries(connection, Bucket.WORKERS)
-    return [msgspec.json.decode(value, type=WorkerStatus) for _, value in entries]
+    entries = await bucket_values(connection, Bucket.WORKERS)
+    return [msgspec.json.decode(value, type=WorkerStatus) for _, value in sorted(entries.items())]

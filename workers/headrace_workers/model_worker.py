@@ -10,6 +10,7 @@ import structlog
 from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.heartbeat import EngineStatus
 from headrace_contracts.job import Job
+from headrace_contracts.model import runs_as
 from headrace_contracts.names import Lane
 from headrace_storage.control import listen_for_cancels
 from headrace_storage.delivery import Delivery
@@ -41,6 +42,7 @@ class ModelWorker:
         self._around = around
         self._changed = changed
         self._slots = around.spec.batching.max_size
+        self._runs_as = runs_as(around.spec)
         self._puller = JobPuller(around.connection, around.spec.name)
         self._lanes = LaneOrder()
         self._jobs: dict[asyncio.Task[None], JobRun] = {}
@@ -72,6 +74,7 @@ class ModelWorker:
             held=len(self._jobs) - len(running),
             detail=host.detail,
             idle_since=self._idle_since,
+            runs_as=self._runs_as,
         )
 
     @property

@@ -169,13 +169,18 @@ def _worker(jetstream_blobs: bool) -> Permissions:
 def _scaler() -> Permissions:
     publish = [
         f"$JS.API.STREAM.INFO.{Stream.JOBS}",
+        # The backlog of all models, their entries and all heartbeats: a request each, however many there are.
         f"$JS.API.CONSUMER.INFO.{Stream.JOBS}.*",
+        f"$JS.API.CONSUMER.LIST.{Stream.JOBS}",
+        *(f"$JS.API.DIRECT.GET.KV_{bucket}" for bucket in (Bucket.MODELS, Bucket.WORKERS)),
         *_read_bucket(Bucket.MODELS),
         *_read_bucket(Bucket.WORKERS),
         *_read_bucket(Bucket.LEASES),
         f"$JS.API.STREAM.MSG.GET.KV_{Bucket.LEASES}",
         f"$KV.{Bucket.LEASES}.scaler",
         "alerts.*.*",
+        f"$JS.API.DIRECT.GET.{Stream.ALERTS}",
+        f"$JS.API.DIRECT.GET.{Stream.ALERTS}.alerts.*.*",
         # Age of the oldest job that waits, when nobody heard of its arrival; and the workers that are to end.
         f"$JS.API.DIRECT.GET.{Stream.JOBS}",
         "control.drain.*",
