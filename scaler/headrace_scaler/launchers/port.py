@@ -21,7 +21,8 @@ class Order(msgspec.Struct, frozen=True):
     """A worker to be started."""
 
     worker: str
-    """Id it is to have in the WORKERS bucket; a platform that names its own may choose another."""
+    """Id it is to have in the WORKERS bucket; a platform that names its own may choose another. It can be stopped,
+    forgotten and asked for again by this one all the same."""
     model: str
     slot: str
     """Where: the id of one of `slots()`."""
@@ -39,6 +40,8 @@ class Launched(msgspec.Struct, frozen=True):
     """Unix time of the order."""
     ended: str | None = None
     """How it ended, with its last words, as in `exit status 1: error: no such model`; None while it runs."""
+    order: str = ""
+    """Id it was ordered by, if the platform has named it otherwise: until then it was here under that one."""
 
 
 class Launcher(Protocol):
@@ -58,6 +61,8 @@ class Launcher(Protocol):
     async def running(self) -> tuple[Launched, ...]:
         """Every worker that was started and is not forgotten: at once after `start`, and after its end.
 
+        One that was stopped may be missing as soon as it has ended, where the platform keeps nothing of it.
+
         Raises:
             LaunchError: the platform does not answer.
         """
@@ -72,9 +77,19 @@ class Launcher(Protocol):
         ...
 
     async def stop(self, worker: str, grace_s: float) -> None:
-        """SIGTERM, and SIGKILL if it is still there after `grace_s`. Does not wait for it; unknown: does nothing."""
+        """SIGTERM, and SIGKILL if it is still there after `grace_s`; does not wait for it.
+
+        Asking again changes nothing: the grace is that of the first time. Unknown or ended: does nothing.
+
+        Raises:
+            LaunchError: the platform does not answer.
+        """
         ...
 
     async def forget(self, worker: str) -> None:
-        """Drop what is kept of a worker that has ended."""
+        """Drop what is kept of a worker that has ended; while it runs, do nothing.
+
+        Raises:
+            LaunchError: the platform does not answer.
+        """
         ...

@@ -24,6 +24,8 @@ class Need(msgspec.Struct, frozen=True):
 
     kind: SlotKind
     size: int
+    slot: str = ""
+    """Only this slot will do, as for a model whose device is `cuda:1`; empty: any of the kind."""
 
 
 class Slot(msgspec.Struct, frozen=True):
