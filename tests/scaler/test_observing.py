@@ -62,6 +62,12 @@ def test_a_worker_is_starting_from_its_order_until_its_engine_is_ready() -> None
     assert looking.at(8, status(), launched=(launched(),)).became_ready == ()
 
 
+def test_a_worker_that_speaks_before_it_has_an_engine_is_starting() -> None:
+    first_words = msgspec.structs.replace(status(), engines=())
+    view = only(Looking().at(0, first_words, launched=(launched(),)))
+    assert (view.phase, view.id) == (WorkerPhase.STARTING, "w")
+
+
 def test_the_start_of_a_worker_that_was_there_before_us_counts_from_our_first_look() -> None:
     looking = Looking()
     view = only(looking.at(0, launched=(launched(ordered_s_ago=3600),)))

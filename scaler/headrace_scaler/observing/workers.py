@@ -86,7 +86,8 @@ class WorkerWatch:
                     became_ready.append((status, engine))
         failed, ended = self._ended(orders.values())
         for order in orders.values():
-            if order.ended is None and order.worker not in by_id:
+            # The first heartbeat of a worker may come before its engine is known.
+            if order.ended is None and not (order.worker in by_id and by_id[order.worker].engines):
                 views.setdefault(order.model, []).append(self._silent(order, now, wall))
         self._forget(set(by_id) | set(orders))
         return Seen(
