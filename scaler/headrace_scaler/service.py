@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import random
 import socket
+from collections.abc import Callable
 from typing import NoReturn
 
 import structlog
 
-from headrace_contracts.alert import WorkerColdStart
+from headrace_contracts.alert import Alert, ScalingDecision, WorkerColdStart
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.heartbeat import EngineStatus, WorkerStatus
@@ -27,6 +28,9 @@ from headrace_storage.arrivals import Arrival, hearing_arrivals
 from headrace_storage.connection import Connection
 from headrace_storage.leadership import Leadership, LeaseName
 
+Told = Alert | ScalingDecision | WorkerColdStart
+"""What the scaler publishes."""
+
 # Between two looks. Longer leaves jobs waiting for a second worker; shorter costs the broker more.
 TICK_S = 1.0
 # Workers that serve a model now, or will soon: its jobs need not wake us.
@@ -41,14 +45,23 @@ class Scaler:
         launcher: where workers run; entered already.
         clock: for everything.
         name: who we are, for people; made up from the host's name if absent.
+        on_told: called with everything that is published; it must not raise.
     """
 
-    def __init__(self, settings: Settings, launcher: Launcher, clock: Clock, name: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        launcher: Launcher,
+        clock: Clock,
+        name: str = "",
+        on_told: Callable[[Told], None] = lambda _told: None,
+    ) -> None:
         self._settings = settings
         self._launcher = launcher
         self._clock = clock
         self._rng = random.SystemRandom()
         self.name = name or f"{socket.gethostname()}-{self._rng.getrandbits(24):06x}"
+        self._on_told = on_told
         self.leading = asyncio.Event()
         """Set while we hold the lease."""
         self._log = structlog.get_logger().bind(scaler=self.name)
@@ -66,7 +79,7 @@ class Scaler:
                 self._log.info("leading", token=leadership.token)
                 self.leading.set()
                 try:
-                    await Term(self._settings, connection, self._launcher, leadership, self._clock, self._rng).scale()
+                    await Term(connection, self._launcher, leadership, self._clock, self._rng, self._on_told).scale()
                 finally:
                     self.leading.clear()
                     self._log.info("not leading any more")
@@ -89,15 +102,15 @@ class Term:
 
     def __init__(
         self,
-        settings: Settings,
         connection: Connection,
         launcher: Launcher,
         leadership: Leadership,
         clock: Clock,
         rng: random.Random,
+        on_told: Callable[[Told], None],
     ) -> None:
-        self._settings = settings
         self._connection = connection
+        self._on_told = on_told
         self._clock = clock
         self._observer = Observer(connection, launcher, clock)
         self._actor = Actor(connection, launcher, leadership.check, rng)
@@ -156,8 +169,10 @@ class Term:
 
     async def _act(self, look: Look, decided: Decided, now: float) -> None:
         served, present = set(), {view.name for view in look.observation.models}
-        for view, decision in zip(look.observation.models, decided.models, strict=True):
-            done = await self._actor.act(view, decision, now)
+        models = tuple(zip(look.observation.models, decided.models, strict=True))
+        # Beside each other: a launcher that hangs over one model must not keep the others waiting.
+        all_done = await asyncio.gather(*(self._actor.act(view, decision, now) for view, decision in models))
+        for (view, decision), done in zip(models, all_done, strict=True):
             self._refused += [(view.name, failed) for failed in done.refused]
             self._asked_s |= dict.fromkeys(done.started, view.oldest_wait_s if view.waiting else 0.0)
             # A blocked model is looked at once a second, however many jobs arrive for it.
@@ -184,20 +199,24 @@ class Term:
             blocked=decision.blocked.value,
             reason=decision.reason,
         )
-        await publish_alert(self._connection, decision_told)
+        await self._publish(decision_told)
         self._told[view.name] = said
+
+    async def _publish(self, told: Told) -> None:
+        await publish_alert(self._connection, told)
+        self._on_told(told)
 
     async def _tell_cold_starts(self, look: Look) -> None:
         """Once a worker is ready, and once more when it has its first result."""
         for status, engine in look.became_ready:
-            await publish_alert(self._connection, self._cold_start(status, engine))
+            await self._publish(self._cold_start(status, engine))
             if not engine.cold_start.first_result_s:
                 self._starting[status.id] = (status, engine)
         for status in look.statuses:
             for engine in status.engines:
                 if status.id in self._starting and engine.cold_start.first_result_s:
                     del self._starting[status.id]
-                    await publish_alert(self._connection, self._cold_start(status, engine))
+                    await self._publish(self._cold_start(status, engine))
         present = {status.id for status in look.statuses} | {order.worker for order in look.launched}
         self._starting = {worker: known for worker, known in self._starting.items() if worker in present}
         self._asked_s = {worker: asked_s for worker, asked_s in self._asked_s.items() if worker in present}

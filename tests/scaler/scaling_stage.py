@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -107,6 +108,9 @@ class Stage:
         async with asyncio.timeout(DEADLINE_S):
             while await list_workers(self.connection) or self.worker_pids():
                 await asyncio.sleep(0.05)
+
+    def now(self) -> datetime:
+        return SystemClock().now()
 
     def of(self, model: str) -> list[ScalingDecision]:
         return [decision for decision in self.decisions if decision.model == model]
