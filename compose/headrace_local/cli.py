@@ -32,8 +32,11 @@ def _say(line: str) -> None:
     "--dir", "folder", type=click.Path(path_type=Path), help="Folder for queue, results and logs.  [default: XDG data]"
 )
 @click.option("--nats-url", envvar="NATS_URL", help="Use this NATS server instead of starting one.")
-def up(names: tuple[str, ...], port: int, folder: Path | None, nats_url: str | None) -> None:
-    """Run the whole system on this machine: broker, registry and a worker for some models.
+@click.option(
+    "--no-scaler", is_flag=True, help="Run one worker for all models all the time, whether there are jobs or not."
+)
+def up(names: tuple[str, ...], port: int, folder: Path | None, nats_url: str | None, no_scaler: bool) -> None:
+    """Run the whole system on this machine: broker, registry and a scaler, which starts workers as jobs come.
 
     Without --model, all models that come with Headrace and whose weights are installed. Ctrl-C stops it; what is
     queued runs after the next start.
@@ -49,6 +52,7 @@ def up(names: tuple[str, ...], port: int, folder: Path | None, nats_url: str | N
             settings,
             port=port,
             own_server=not nats_url,
+            scaled=not no_scaler,
             on_event=lambda event: _say(describe(event)),
         )
         run_until_signal(

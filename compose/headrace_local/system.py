@@ -1,4 +1,4 @@
-"""The whole system on one machine: broker, registry, worker; started in this order, stopped in the other.
+"""The whole system on one machine: broker, registry, workers; started in this order, stopped in the other.
 
 Owns the processes and keeps them running. Jobs, results and blobs are in the folder, so the next start finds what was
 queued; what runs is run again.
@@ -22,14 +22,17 @@ from headrace_local.folder import locked
 from headrace_local.keeper import Ended, Restartable, keep_running
 from headrace_local.models import check_installed
 from headrace_local.nats_server import NatsServer
+from headrace_local.scaled_workers import ScaledWorkers
 from headrace_local.worker_process import WorkerError, WorkerProcess, worker_environment
+from headrace_scaler.service import Told
 from headrace_storage.connection import Connection
+from headrace_storage.leadership import end_all_terms
 from headrace_storage.registry import add_model
 from headrace_storage.topology import ensure_topology
 
 DEFAULT_PORT = 4222
 
-Event = EngineStatus | Ended
+Event = EngineStatus | Ended | Told
 
 
 class LocalSystem:
@@ -42,6 +45,7 @@ class LocalSystem:
         settings: Settings,
         port: int = DEFAULT_PORT,
         own_server: bool = True,
+        scaled: bool = True,
         on_event: Callable[[Event], None] = lambda _event: None,
         clock: Clock | None = None,
     ) -> None:
@@ -53,7 +57,8 @@ class LocalSystem:
             settings: for blobs and caches; for the broker too, unless it is our own.
             port: of our own broker, or `RANDOM_PORT`.
             own_server: start a nats-server; else use the one of `settings`.
-            on_event: told of every change of an engine and every end of a process.
+            scaled: a scaler starts and stops workers as jobs come; else one worker runs all models all the time.
+            on_event: told of every change of an engine, every end of a process, and everything the scaler decides.
             clock: for the pace of restarts.
         """
         self.folder = folder
@@ -62,10 +67,13 @@ class LocalSystem:
         self._models = models
         self._port = port
         self._own_server = own_server
+        self.scaled = scaled
+        """Whether a scaler starts and stops the workers."""
         self._on_event = on_event
         self._clock = clock or SystemClock()
         self._board = EngineBoard([spec.name for spec in models], on_event)
         self._worker: WorkerProcess | None = None
+        self._workers: ScaledWorkers | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._looping = asyncio.Event()
         self._last_end: Ended | None = None
@@ -73,7 +81,7 @@ class LocalSystem:
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the worker's present run, None between two."""
+        """Process id of the one worker's present run; None between two, and where a scaler starts them."""
         return None if self._worker is None else self._worker.pid
 
     async def __aenter__(self) -> Self:
@@ -89,14 +97,15 @@ class LocalSystem:
             server = await self._start_server(stack, lock) if self._own_server else None
             connection = await stack.enter_async_context(Connection(self.settings.nats, "headrace-up"))
             await ensure_topology(connection)
+            if self._own_server:
+                # Whoever led on this broker ended with its last run: nobody need wait for a lease to run out.
+                await end_all_terms(connection)
             for spec in self._models:
                 await add_model(connection, spec)
-            self._worker = await self._start_worker(stack)
+            await self._start_workers(stack, connection)
             stack.push_async_callback(self._stop_keepers)
             if server is not None:
                 self._keep("nats-server", _Broker(server, connection))
-            self._keep("worker", self._worker)
-            self._spawn(self._board.watch(connection, lambda: self.worker_pid))
             self._running = stack.pop_all()
         return self
 
@@ -104,11 +113,13 @@ class LocalSystem:
         await self._running.aclose()
 
     async def wait_settled(self) -> list[EngineStatus]:
-        """Wait until every engine is ready or given up; those that were given up.
+        """Wait until every engine is ready or given up; those that were given up. At once where a scaler starts them.
 
         Raises:
             WorkerError: a process does not stay up.
         """
+        if self.scaled:
+            return []
         waits = [asyncio.create_task(event.wait()) for event in (self._board.settled, self._looping)]
         try:
             await asyncio.wait([*waits, *self._keepers], return_when=asyncio.FIRST_COMPLETED)
@@ -131,6 +142,8 @@ class LocalSystem:
         """While stopping: do not wait for the jobs that run; another worker runs them again."""
         if self._worker is not None:
             self._worker.kill_now()
+        if self._workers is not None:
+            self._workers.hurry()
 
     async def _start_server(self, stack: contextlib.AsyncExitStack, lock: int) -> NatsServer:
         server = await stack.enter_async_context(
@@ -141,15 +154,21 @@ class LocalSystem:
         )
         return server
 
-    async def _start_worker(self, stack: contextlib.AsyncExitStack) -> WorkerProcess:
-        worker = WorkerProcess(
-            [spec.name for spec in self._models],
-            worker_environment(self.settings.nats.url, self._own_server, self.settings.nats.monitor_url),
-            self.folder,
-        )
-        stack.push_async_callback(worker.stop)
-        await worker.start()
-        return worker
+    async def _start_workers(self, stack: contextlib.AsyncExitStack, connection: Connection) -> None:
+        environment = worker_environment(self.settings.nats.url, self._own_server, self.settings.nats.monitor_url)
+        if self.scaled:
+            self._workers = ScaledWorkers(
+                self._models, self.settings, environment, self.folder / "workers", self._clock, self._on_event
+            )
+            stack.push_async_callback(self._workers.stop)
+            await self._workers.start()
+            self._spawn(self._workers.wait())
+            return
+        self._worker = WorkerProcess([spec.name for spec in self._models], environment, self.folder)
+        stack.push_async_callback(self._worker.stop)
+        await self._worker.start()
+        self._keep("worker", self._worker)
+        self._spawn(self._board.watch(connection, lambda: self.worker_pid))
 
     def _keep(self, name: str, program: Restartable) -> None:
         self._spawn(keep_running(name, program, self._clock, self._ended))

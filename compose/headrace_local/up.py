@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from headrace_contracts.alert import Alert, ScalingDecision, WorkerColdStart
 from headrace_contracts.heartbeat import EngineStatus
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.settings import NatsSettings
@@ -18,6 +19,12 @@ MAX_NOTE_CHARS = 300
 def describe(event: Event) -> str:
     """One line for people."""
     match event:
+        case ScalingDecision():
+            return f"{event.model:<18} {_decision(event)}"
+        case WorkerColdStart(model=model, ready_s=ready_s):
+            return f"{model:<18} worker ready, {ready_s:.2f} s after the job that asked for it"
+        case Alert(model=model, alert=alert, state=state, reason=reason):
+            return f"{model:<18} alert {alert} {state}: {reason}"
         case EngineStatus(model=model, state=state, detail=detail):
             note = _one_line(detail)
             return f"{model:<18} {state}" + (f": {note}" if note not in ("", state) else "")
@@ -25,6 +32,14 @@ def describe(event: Event) -> str:
             again = f"starting it again in {pace.delay_s:g} s"
             loop = f" ({pace.early_ends} early ends in a row: look into its log)" if pace.looping else ""
             return f"{name} ended ({how}); {again}{loop}"
+
+
+def _decision(decision: ScalingDecision) -> str:
+    """What was done, or what keeps it from being done."""
+    done = [f"{decision.started} starting"] if decision.started else []
+    done += [f"{len(decision.draining)} stopping"] if decision.draining else []
+    done += [f"blocked ({decision.blocked})"] if decision.blocked else []
+    return f"workers wanted: {decision.target}{''.join(f', {what}' for what in done)}: {_one_line(decision.reason)}"
 
 
 def _one_line(text: str) -> str:
@@ -41,11 +56,18 @@ async def stay_up(system: LocalSystem, models: list[ModelSpec], say: Say) -> Non
         say(f"folder             {system.folder} (queue and results; logs: worker.log, nats/nats.log)")
         if system.settings.nats.monitor_url:
             say(f"NATS_MONITOR_URL   {system.settings.nats.monitor_url} (for `headrace doctor`)")
+        if system.scaled:
+            say(f"workers            none yet: jobs start them, and they stop without any ({', '.join(names(models))})")
         unhealthy = await system.wait_settled()
         healthy = [spec for spec in models if spec.name not in {engine.model for engine in unhealthy}]
         for line in usage(healthy, url):
             say(line)
         await system.stay()
+
+
+def names(models: list[ModelSpec]) -> list[str]:
+    """Of the models."""
+    return [spec.name for spec in models]
 
 
 def usage(models: list[ModelSpec], url: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
 
-def configure_logs(level: str = "info") -> None:
-    """Send structlog's events to stderr as JSON; `level` is one of debug, info, warning, error."""
+def configure_logs(level: str = "info", file: TextIO | None = None) -> None:
+    """Send structlog's events as JSON to a file, else to stderr; `level` is one of debug, info, warning, error."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -16,5 +17,5 @@ def configure_logs(level: str = "info") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file or sys.stderr),
     )

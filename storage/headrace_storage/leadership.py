@@ -54,6 +54,16 @@ class Claim(msgspec.Struct, frozen=True):
     nonce: str
 
 
+async def end_all_terms(connection: Connection) -> None:
+    """Free every lease: only for whoever knows that no holder is left, as when all ran on one machine and have ended.
+
+    Raises:
+        BrokerUnavailable: no answer.
+    """
+    with connection.errors():
+        await connection.js.purge_stream(f"KV_{Bucket.LEASES}")
+
+
 async def leader_of(connection: Connection, name: str) -> str | None:
     """Who holds a lease, for people; None if nobody does. Asks, and takes part in nothing.
 

@@ -33,7 +33,7 @@ def system_of(
     folder: Path, *models: ModelSpec, events: list[Event] | None = None, port: int = RANDOM_PORT
 ) -> LocalSystem:
     on_event = (events if events is not None else []).append
-    return LocalSystem(models, folder, Settings(), port=port, on_event=on_event)
+    return LocalSystem(models, folder, Settings(), port=port, scaled=False, on_event=on_event)
 
 
 def children() -> list[psutil.Process]:

@@ -131,6 +131,8 @@ def test_the_end_of_a_worker_that_was_ready_or_ended_well_is_no_failed_start(was
     assert seen.failed_starts == {}
     assert seen.ended == ("w",)
     assert seen.workers == {}, "its last heartbeat outlives it"
+    assert looking.at(2, status()).workers == {}, "and outlives what the launcher knew of it"
+    assert looking.at(3).workers == {}
 
 
 def test_a_worker_started_by_hand_is_not_ours_and_one_of_another_scaler_is() -> None:

@@ -119,6 +119,10 @@ class LocalLauncher:
         self._roster.stop(worker, grace_s)
         self._wake.set()
 
+    def kill_all(self) -> None:
+        """End every worker at once, whatever it does: its jobs are delivered again when their leases are over."""
+        self._roster.kill_all()
+
     async def forget(self, worker: str) -> None:
         """Drop what is kept of a worker that has ended. Its log stays for a while."""
         self._roster.forget(worker)

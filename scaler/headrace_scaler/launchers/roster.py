@@ -111,6 +111,13 @@ class Roster:
         if record.process is not None:
             terminate(record.process)
 
+    def kill_all(self) -> None:
+        """SIGKILL to everyone, whatever grace they were given."""
+        for record in list(self._records.values()):
+            if record.ended is None:
+                self._keep(msgspec.structs.replace(record, kill_at_s=self._clock.monotonic()))
+                self._look_after(record.worker)
+
     def forget(self, worker: str) -> None:
         """Drop a worker that has ended; does nothing if it has not."""
         record = self._look_after(worker)

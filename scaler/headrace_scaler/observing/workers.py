@@ -43,6 +43,7 @@ class WorkerWatch:
         self._phases: dict[tuple[str, str], tuple[WorkerPhase, float]] = {}
         self._ready: set[str] = set()
         self._reported: set[str] = set()
+        self._gone: set[str] = set()
 
     def look(
         self,
@@ -73,7 +74,9 @@ class WorkerWatch:
         for status in by_id.values():
             order = orders.get(status.id)
             if order is not None and order.ended is not None:
-                continue  # its last heartbeat outlives it
+                self._gone.add(status.id)
+            if status.id in self._gone:
+                continue  # its last heartbeat outlives it, and what the launcher knew of it
             for engine in status.engines:
                 is_first = status.id not in self._ready and _was_ready(engine)
                 if is_first:
@@ -159,6 +162,7 @@ class WorkerWatch:
         self._phases = {key: value for key, value in self._phases.items() if key[0] in present}
         self._ready &= present
         self._reported &= present
+        self._gone &= present
         self._silent_since = {worker: since for worker, since in self._silent_since.items() if worker in present}
 
 
