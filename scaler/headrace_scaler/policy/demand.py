@@ -31,26 +31,37 @@ def demand_of(view: ModelView, state: ModelState) -> Demand:
     if not jobs:
         return Demand(0, 0, said)
     scaling = view.scaling
-    share = scaling.target_utilization
-    jobs_each = scaling.target_jobs_per_worker or max(1, view.jobs_per_worker)
-    by_jobs = _workers(jobs, jobs_each * share)
-    if scaling.target_wait_s > 0 and _measured(view.service_s):
-        service_s = view.service_s or 0.0
-        # Beyond one place for each job no worker shortens any wait, however short the wait that is aimed at.
-        catch_up = min(by_jobs, _workers(waiting * service_s, scaling.target_wait_s))
-        keep_up = _workers(state.arrival_rate * service_s, share)
-        workers = max(1, catch_up, keep_up)
-        reason = (
-            f"{said}, {state.arrival_rate:.3g} jobs/s, {service_s:.3g} s each: {catch_up} to start them within "
-            f"{scaling.target_wait_s:g} s, {keep_up} to keep up at {share:.0%}"
-        )
-    else:
-        workers = by_jobs
-        reason = f"{said}: {by_jobs} at {jobs_each:g} jobs each" + (f" and {share:.0%}" if share < 1 else "")
+    workers, why = _by_wait(view, state, jobs) if scaling.target_wait_s > 0 else _by_jobs(view, jobs)
+    reason = f"{said}{why}"
     if scaling.buffer_workers:
         workers += scaling.buffer_workers
         reason += f", and {scaling.buffer_workers} as a buffer"
     return Demand(jobs, min(workers, MOST_WORKERS), reason)
+
+
+def _by_jobs(view: ModelView, jobs: int) -> tuple[int, str]:
+    """Each worker has its number of jobs, less what is left for bursts."""
+    share = view.scaling.target_utilization
+    jobs_each = _jobs_each(view)
+    workers = _workers(jobs, jobs_each * share)
+    return workers, f": {workers} at {jobs_each:g} jobs each" + (f" and {share:.0%}" if share < 1 else "")
+
+
+def _by_wait(view: ModelView, state: ModelState, jobs: int) -> tuple[int, str]:
+    """As many as start what waits within the time that is aimed at, and as keep up with what arrives."""
+    scaling, service_s = view.scaling, view.service_s
+    # Beyond a place for each job no worker shortens any wait.
+    places = _workers(jobs, _jobs_each(view))
+    if service_s is None or not 0 < service_s < math.inf:
+        if view.waiting > 0 and view.oldest_wait_s > scaling.target_wait_s:
+            return places, f", over {scaling.target_wait_s:g} s and no service time known: {places}, one place each"
+        return 1, ": 1, to measure the service time"
+    catch_up = min(places, _workers(view.waiting * service_s, scaling.target_wait_s))
+    keep_up = _workers(state.arrival_rate * service_s, scaling.target_utilization)
+    return max(1, catch_up, keep_up), (
+        f", {state.arrival_rate:.3g} jobs/s, {service_s:.3g} s each: {catch_up} to start them within "
+        f"{scaling.target_wait_s:g} s, {keep_up} to keep up at {scaling.target_utilization:.0%}"
+    )
 
 
 def averaged_rate(view: ModelView, state: ModelState, now: float) -> float:
@@ -66,8 +77,8 @@ def averaged_rate(view: ModelView, state: ModelState, now: float) -> float:
     return state.arrival_rate + (observed - state.arrival_rate) * weight
 
 
-def _measured(service_s: float | None) -> bool:
-    return service_s is not None and math.isfinite(service_s) and service_s > 0
+def _jobs_each(view: ModelView) -> float:
+    return view.scaling.target_jobs_per_worker or max(1, view.jobs_per_worker)
 
 
 def _workers(work: float, of_one: float) -> int:
