@@ -174,3 +174,8 @@ def test_two_models_that_always_have_work_change_places_once_a_cooldown():
             policy.slots = (gpu(free=0),)
     assert len(changes) > 5
     assert all(later - earlier >= 20 for earlier, later in itertools.pairwise(changes))
+
+
+def test_what_is_there_twice_is_there_once():
+    decisions = Policy((gpu(), gpu())).all(0, on_gpu("a", waiting=9), on_gpu("a", waiting=9), wall=MONDAY)
+    assert decisions["a"].start == ("gpu:0",)

@@ -42,7 +42,9 @@ def decide(observation: Observation, state: State, now: float, wall: datetime) -
         wall: the same moment as a date, aware, for schedules.
     """
     known = {model.name: model for model in state.models}
-    plans = tuple(_plan(view, known.get(view.name), now, wall) for view in observation.models)
+    # Names and ids are unique; were one there twice, its slots would be given away twice.
+    views = {view.name: view for view in observation.models}.values()
+    plans = tuple(_plan(view, known.get(view.name), now, wall) for view in views)
     shares = share(tuple(_claim(plan, now) for plan in plans), observation.slots)
     decided = tuple(_decided(plan, shares[plan.view.name], now) for plan in plans)
     return Decided(tuple(decision for decision, _ in decided), State(tuple(after for _, after in decided)))

@@ -86,7 +86,7 @@ class _Sharing:
         for claim in claims:
             for worker in claim.going:
                 going.setdefault(worker.slot, []).append(worker)
-        self._all = [_Room(slot, going.get(slot.id, [])) for slot in slots]
+        self._all = [_Room(slot, going.get(slot.id, [])) for slot in {slot.id: slot for slot in slots}.values()]
         self._open = [room for room in self._all if not room.slot.quarantined]
         self._started: dict[str, list[str]] = {claim.model: [] for claim in claims}
         self._victims: dict[str, list[tuple[str, str]]] = {claim.model: [] for claim in claims}
