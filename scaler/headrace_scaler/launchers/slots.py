@@ -103,4 +103,4 @@ def cuda_devices(order: Order, states: Sequence[GpuState]) -> str:
 
 
 def _said(kind: SlotKind, size: int) -> str:
-    return f"{size} cores" if kind is SlotKind.CPU else f"{size / (1 << 30):.1f} GiB"
+    return f"{size} cores" if kind is SlotKind.CPU else f"{size / 1e9:.1f} GB"

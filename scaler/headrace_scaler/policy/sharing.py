@@ -62,8 +62,11 @@ class _Room:
             return self.slot.size
         return max(0, need.size)
 
+    def is_for(self, need: Need) -> bool:
+        return self.slot.kind is need.kind and need.slot in ("", self.slot.id)
+
     def could_hold(self, need: Need) -> bool:
-        return self.slot.kind is need.kind and self.takes(need) <= self.slot.size
+        return self.is_for(need) and self.takes(need) <= self.slot.size
 
     def reserve(self, size: int) -> None:
         """Give away what is free, then what will be."""
@@ -186,7 +189,7 @@ class _Sharing:
 
 
 def _never_fits(need: Need, rooms: list[_Room]) -> str:
-    sizes = [room.slot.size for room in rooms if room.slot.kind is need.kind]
+    sizes = [room.slot.size for room in rooms if room.is_for(need)]
     if not sizes:
         return f"one worker needs {amount(need)}, and there is no slot of that kind"
     return f"one worker needs {amount(need)}, and the largest slot has {_size(need.kind, max(sizes))}"
@@ -205,9 +208,10 @@ def _no_slot(need: Need, rooms: list[_Room]) -> str:
 
 def amount(need: Need) -> str:
     """What a worker takes, for people."""
+    where = f" on {need.slot}" if need.slot else ""
     if need.kind is SlotKind.GPU and need.size <= 0:
-        return "a whole GPU"
-    return _size(need.kind, need.size) + (" of GPU memory" if need.kind is SlotKind.GPU else "")
+        return f"a whole GPU{where}"
+    return _size(need.kind, need.size) + (" of GPU memory" if need.kind is SlotKind.GPU else "") + where
 
 
 def _size(kind: SlotKind, size: int) -> str:
