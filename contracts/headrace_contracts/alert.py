@@ -36,7 +36,10 @@ class AlertState(StrEnum):
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One alert began or ended."""
+    """One alert began or ended, or goes on: a firing one is told again every few minutes, with the same `since`.
+
+    The last message of a model says all: what is in its `firing` fires, and nothing else does.
+    """
 
     alert: AlertName
     state: AlertState
@@ -54,6 +57,8 @@ class Alert(msgspec.Struct, frozen=True):
     workers: int
     """Workers that are there or on their way."""
     max_workers: int
+    firing: dict[AlertName, datetime] = {}
+    """Every alert of the model that fires after this message, and since when."""
 
 
 class ScalingDecision(msgspec.Struct, frozen=True):

@@ -172,6 +172,11 @@ def alert_subject(kind: str, model: str) -> str:
     return f"alerts.{kind}.{check_token('model', model)}"
 
 
+def alert_subjects(kind: str) -> str:
+    """Wildcard over what the scaler tells of one kind, of all models."""
+    return f"alerts.{kind}.*"
+
+
 def job_id_of_subject(subject: str) -> str:
     """The job id token of a result, event, dead or cancel subject."""
     parts = subject.split(".")

@@ -90,9 +90,9 @@ class ScalerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_port: int = 0
     """Port of Prometheus metrics on loopback; 0: none."""
     alert_backlog_jobs: int = 100
-    """Jobs waiting at which the backlog alert fires."""
+    """Jobs waiting at which the backlog alert fires; 0: never."""
     alert_oldest_age_s: float = 60.0
-    """Age of the oldest waiting job at which its alert fires."""
+    """Age of the oldest waiting job at which its alert fires; 0: never."""
     alert_after_s: float = 5.0
     """How long a condition must hold before its alert fires, and be gone before it is resolved."""
 

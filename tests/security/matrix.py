@@ -147,8 +147,10 @@ ATTEMPTS = (
     publish("take the lease to reap", "$KV.LEASES.reaper", allowed=(WORKER,)),
     publish("take the lease to scale", "$KV.LEASES.scaler", allowed=(SCALER,)),
     publish("raise an alert", "alerts.backlog.m", allowed=(SCALER,)),
+    publish("see of which models there are alerts", f"{API}.STREAM.INFO.ALERTS", allowed=(WORKER, SCALER)),
     publish(
         "read past alerts",
+        f"{API}.STREAM.MSG.GET.ALERTS",
         f"{API}.DIRECT.GET.ALERTS",
         f"{API}.DIRECT.GET.ALERTS.alerts.decision.m",
         allowed=(SCALER,),

@@ -179,6 +179,9 @@ def _scaler() -> Permissions:
         f"$JS.API.STREAM.MSG.GET.KV_{Bucket.LEASES}",
         f"$KV.{Bucket.LEASES}.scaler",
         "alerts.*.*",
+        # What was told before, maybe by another one.
+        f"$JS.API.STREAM.INFO.{Stream.ALERTS}",
+        f"$JS.API.STREAM.MSG.GET.{Stream.ALERTS}",
         f"$JS.API.DIRECT.GET.{Stream.ALERTS}",
         f"$JS.API.DIRECT.GET.{Stream.ALERTS}.alerts.*.*",
         # Age of the oldest job that waits, when nobody heard of its arrival; and the workers that are to end.
