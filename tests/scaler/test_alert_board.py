@@ -247,15 +247,24 @@ async def test_a_message_is_stored_only_behind_the_one_it_was_made_for(connectio
     assert await alert_told(connection, model) == Told(second, {}, wall(0.0))
 
 
-async def test_nothing_is_told_before_it_is_known_what_was_told(nats_server: NatsServer, model: str) -> None:
-    """A leader that cannot read the stream would fire what fires already."""
-    async with Connection(NatsSettings(url=nats_server.url)) as connection:
-        with_nothing = Leader(connection)
-        await connection.nc.close()
+async def test_nothing_fires_before_it_is_known_what_fires_already(
+    connection: Connection, nats_server: NatsServer, model: str
+) -> None:
+    first = Leader(connection)
+    await first.see_it_hold(view(200, name=model))
+    async with Connection(NatsSettings(url=nats_server.url)) as lost:
+        second = Leader(lost, first.now)
+        await lost.nc.close()
+        for _ in range(20):
+            await second.look(view(200, name=model), later_s=1.0)
+        blind = (second.board.untold, second.board.firing)
 
-        await with_nothing.see_it_hold(view(200, name=model))
+    second.connection = connection
+    await second.see_it_hold(view(200, name=model))
+    await second.see_it_hold(view(0, name=model))
 
-        assert (with_nothing.board.untold, with_nothing.board.firing) == (0, {})
+    assert blind == (0, {})
+    assert await states(connection, model) == [(BACKLOG, FIRING), (BACKLOG, RESOLVED)]
 
 
 def test_the_stream_is_the_one_of_the_topology() -> None:

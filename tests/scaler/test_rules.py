@@ -51,6 +51,13 @@ def test_prometheus_takes_the_rules() -> None:
 
 
 @needs_promtool
+def test_prometheus_takes_its_settings() -> None:
+    status, said = promtool("check", "config", FOLDER / "prometheus.yml")
+
+    assert status == 0, said
+
+
+@needs_promtool
 def test_the_rules_fire_are_resolved_and_stay_silent_as_they_should() -> None:
     status, said = promtool("test", "rules", TESTS)
 
