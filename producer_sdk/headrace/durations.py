@@ -1,0 +1,22 @@
+"""Durations as people read them."""
+
+SECOND, MINUTE_S, HOUR_S, DAY_S = 1.0, 60.0, 3600.0, 86_400.0
+
+
+def duration(seconds: float) -> str:
+    """About so long, as in `340 ms`, `12.3 s`, `4 min 5 s`, `2 h 5 min` or `3 d 1 h`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    for unit, name, rest_unit, rest_name in (
+        (MINUTE_S, "min", SECOND, "s"),
+        (HOUR_S, "h", MINUTE_S, "min"),
+        (DAY_S, "d", HOUR_S, "h"),
+    ):
+        # Rounded first, so that no rest is a whole unit.
+        rounded = round(seconds / rest_unit)
+        whole, rest = divmod(rounded, round(unit / rest_unit))
+        if name == "d" or rounded * rest_unit < (HOUR_S if name == "min" else DAY_S):
+            return f"{whole} {name}" + (f" {rest} {rest_name}" if rest else "")
+    raise AssertionError("days take any number")
