@@ -104,6 +104,7 @@ class Bench:
         self._folder = folder
         self._jobs = 0
         self.device = engine.load(spec, weights, self.sink)
+        engine.warm_up()
 
     def work(self, job_input: Any, **files: Path) -> Work[Any]:
         """A new job, not yet taken in; a recording is decoded for it."""

@@ -28,7 +28,9 @@ for kind, folder in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
     engine = EngineKind(kind)
     spec = ModelSpec("hostile", TASKS[engine], engine, weights=f"path:{folder}")
     try:
-        make_engine(engine).load(spec, Path(folder), Quiet())
+        loaded = make_engine(engine)
+        loaded.load(spec, Path(folder), Quiet())
+        loaded.warm_up()
     except Exception as error:
         print(" ".join(f"{type(error).__name__}: {error}".split()))
     else:

@@ -5,8 +5,16 @@ import sys
 from headrace_contracts.errors import HeadraceError
 from headrace_workers.cli import worker
 
-if __name__ == "__main__":
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a worker; exit status. Leaves by `SystemExit` where the arguments are wrong."""
     try:
-        worker(prog_name="python -m headrace_workers")
+        worker.main(arguments, prog_name="python -m headrace_workers", standalone_mode=True)
     except HeadraceError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,10 +5,8 @@ Owns the process and its pipes; knows neither jobs nor what follows from an end.
 
 import asyncio
 import collections
-import contextlib
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +14,10 @@ import msgspec
 
 from headrace_contracts.errors import ErrorCode
 from headrace_contracts.model import ModelSpec
+from headrace_workers.engine_environment import engine_environment
+from headrace_workers.engine_spawn import SpawnedProcess, spawn_engine
 from headrace_workers.frames import LENGTH, MAX_FRAME_BYTES, Frame, FromEngine, pack
+from headrace_workers.zygote.forked import ForkedProcess
 
 # What is kept of the engine's stderr, for whoever has to find out why it died.
 LAST_LINES = 20
@@ -41,12 +42,13 @@ class ChildEnded(Exception):
 class EngineChild:
     """A running engine process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pipes: "_Pipes") -> None:
+    def __init__(self, process: SpawnedProcess, pipes: "_Pipes") -> None:
         self._process = process
         self._pipes = pipes
         self._last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._stderr = asyncio.create_task(self._read_stderr())
         self._oom_kills = _oom_kills()
+        self._born_bytes = _resident_bytes(process.pid) if self.forked else 0
         self._killed_for: End | None = None
         self._killing: asyncio.Task[None] | None = None
 
@@ -59,23 +61,23 @@ class EngineChild:
         """
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        pipes = await _Pipes.open(ours_in, ours_out)
+        ours_errors, theirs_errors = os.pipe()
+        pipes = await _Pipes.open(ours_in, ours_out, ours_errors)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "headrace_workers.engine_process", str(theirs_in), str(theirs_out)),
-                pass_fds=[theirs_in, theirs_out],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=_environment(spec),
-            )
-        except OSError:
+            process = await spawn_engine(engine_environment(spec), theirs_in, theirs_out, theirs_errors)
+        except BaseException:
             pipes.close()
+            pipes.close_errors()
             raise
         finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+            for descriptor in (theirs_in, theirs_out, theirs_errors):
+                os.close(descriptor)
         return cls(process, pipes)
+
+    @property
+    def forked(self) -> bool:
+        """Whether it came from a zygote."""
+        return isinstance(self._process, ForkedProcess)
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -84,12 +86,8 @@ class EngineChild:
 
     @property
     def resident_bytes(self) -> int:
-        """Its resident memory; 0 once it is gone."""
-        try:
-            fields = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()
-        except OSError:
-            return 0
-        return int(fields[1]) * _PAGE_BYTES
+        """Its resident memory, without what it was born with and shares with its zygote; 0 once it is gone."""
+        return max(0, _resident_bytes(self._process.pid) - self._born_bytes)
 
     def send(self, frame: Frame) -> None:
         """Send one frame."""
@@ -109,7 +107,7 @@ class EngineChild:
 
     def kill(self, why: End) -> None:
         """End the process because of `why`: by SIGABRT, so that it can write where it was, then by SIGKILL."""
-        if self._process.returncode is None and self._killing is None:
+        if self._process.running and self._killing is None:
             self._killed_for = why
             self._killing = asyncio.create_task(self._abort())
 
@@ -119,6 +117,8 @@ class EngineChild:
         await self._stderr
         if self._killed_for is not None:
             return self._killed_for
+        if status is None:
+            return End(ErrorCode.ENGINE_CRASHED, "the engine process ended, and nobody was there to see how")
         if status == -signal.SIGKILL and _oom_kills() > self._oom_kills:
             return End(ErrorCode.OOM_KILLED, "the system ran out of memory and killed the engine process")
         if status < 0:
@@ -128,53 +128,61 @@ class EngineChild:
     async def close(self) -> None:
         """Make sure that the process is gone."""
         self._pipes.close()
-        if self._process.returncode is None:
-            self._signal(signal.SIGKILL)
+        self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
         await self._stderr
+        self._pipes.close_errors()
         if self._killing is not None:
             await self._killing
 
     async def _abort(self) -> None:
-        self._signal(signal.SIGABRT)
-        self._signal(signal.SIGCONT)  # a stopped process handles no signal but SIGKILL
+        self._process.send_signal(signal.SIGABRT)
+        self._process.send_signal(signal.SIGCONT)  # a stopped process handles no signal but SIGKILL
         try:
             async with asyncio.timeout(ABORT_GRACE_S):
                 await self._process.wait()
         except TimeoutError:
-            self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGKILL)
 
     async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
-        while line := await _readline(self._process.stderr):
+        while line := await _readline(self._pipes.errors):
             self._last_lines.append(line.decode(errors="replace").rstrip()[:LINE_CHARS])
 
 
 class _Pipes:
-    """Our ends of the two pipes."""
+    """Our ends of the three pipes."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, incoming: asyncio.BaseTransport, outgoing: asyncio.WriteTransport
-    ) -> None:
-        self.reader = reader
-        self._incoming = incoming
-        self.outgoing = outgoing
+    def __init__(self) -> None:
+        """For `open` only."""
+        self.reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
+        self.errors = asyncio.StreamReader()
+        self.outgoing: asyncio.WriteTransport
+        self._incoming: asyncio.BaseTransport
+        self._errors: asyncio.BaseTransport
 
     @classmethod
-    async def open(cls, incoming: int, outgoing: int) -> Self:
+    async def open(cls, incoming: int, outgoing: int, errors: int) -> Self:
+        pipes = cls()
+        pipes._incoming = await _open_reader(pipes.reader, incoming)
+        pipes._errors = await _open_reader(pipes.errors, errors)
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=MAX_FRAME_BYTES)
-        read, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(incoming, "rb"))
-        write, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(outgoing, "wb"))
-        return cls(reader, read, write)
+        pipes.outgoing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(outgoing, "wb"))
+        return pipes
 
     def close(self) -> None:
+        """No more frames; what it still writes to stderr is read."""
         self._incoming.close()
         self.outgoing.close()
+
+    def close_errors(self) -> None:
+        self._errors.close()
+
+
+async def _open_reader(stream: asyncio.StreamReader, descriptor: int) -> asyncio.BaseTransport:
+    loop = asyncio.get_running_loop()
+    protocol = asyncio.StreamReaderProtocol(stream)
+    transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(descriptor, "rb"))
+    return transport
 
 
 _decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
@@ -187,6 +195,14 @@ async def _readline(stream: asyncio.StreamReader) -> bytes:
         return b"\n"
 
 
+def _resident_bytes(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return int(fields[1]) * _PAGE_BYTES
+
+
 def _oom_kills() -> int:
     """How often the kernel killed for memory, in any cgroup, since it was booted; 0 where it does not say."""
     try:
@@ -194,16 +210,3 @@ def _oom_kills() -> int:
             return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
     except OSError:
         return 0
-
-
-def _environment(spec: ModelSpec) -> dict[str, str]:
-    """The engine's environment: as many threads as the model may use, and no library reaches for a hub."""
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(spec.resources.threads),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-    }

@@ -9,12 +9,14 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import ENGINE_LOST, ErrorCode, Fault, Retryable
-from headrace_contracts.heartbeat import EngineState
+from headrace_contracts.heartbeat import ColdStart, EngineState
 from headrace_contracts.model import ModelSpec
+from headrace_workers.cold_start import phases
 from headrace_workers.engine_child import ChildEnded, End, EngineChild
 from headrace_workers.engine_health import Health
 from headrace_workers.engine_words import without_inputs
@@ -67,7 +69,15 @@ Frames = asyncio.Queue[OfRun | EngineDied | None]
 class EngineHost:
     """Keeps one engine process running for one model. Run `supervise` as a task; jobs come in by `open`."""
 
-    def __init__(self, spec: ModelSpec, cache: Path, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        cache: Path,
+        clock: Clock,
+        rng: random.Random,
+        before: ColdStart = ColdStart(),  # noqa: B008 - frozen
+    ) -> None:
+        """`before` is what the first start took until now."""
         self.spec = spec
         self.state = EngineState.LOADING
         self.detail = ""
@@ -75,8 +85,11 @@ class EngineHost:
         self.loading_since = clock.now()
         self.ready_at = clock.now()
         self.last_frame_at = clock.monotonic()
+        self.cold_start = ColdStart()
+        """Where the time of the last start went; spawning and connecting are told by the worker."""
         self.ready = asyncio.Event()
         """Set while jobs may be handed in."""
+        self._before = before
         self._cache = cache
         self._clock = clock
         self._rng = rng
@@ -176,12 +189,14 @@ class EngineHost:
         load_s = self.spec.timeouts.load_s
         try:
             self._set_state(self._health.down_state, "getting weights")
+            began = self._clock.monotonic()
             weights = await ensure_in_subprocess(
                 self.spec, self._cache, lambda line: self._set_state(self._health.down_state, line)
             )
             self._set_state(self._health.down_state, "loading")
+            ordered = self._clock.monotonic()
             self._child = child = await EngineChild.start(self.spec)
-            child.send(Load(self.spec, str(weights) if weights else None))
+            child.send(Load(self.spec, str(weights) if weights else None, ordered))
             async with asyncio.timeout(load_s):
                 first = await child.read()
         except TimeoutError:
@@ -194,7 +209,7 @@ class EngineHost:
             return End(ErrorCode.ENGINE_CRASHED, first.message if isinstance(first, LoadFailed) else "it does not load")
         self._bounds = Bounds.draw(self.spec.recycle, self._rng)
         self._loaded_bytes, self._loaded_at = child.resident_bytes, self._clock.monotonic()
-        self._now_ready(first)
+        self._now_ready(first, phases(self._before, ordered - began, first, forked=child.forked))
         watching = asyncio.create_task(self._watch(child))
         try:
             return await self._serve(child)
@@ -202,14 +217,13 @@ class EngineHost:
             watching.cancel()
             await asyncio.wait([watching])
 
-    def _now_ready(self, ready: Ready) -> None:
+    def _now_ready(self, ready: Ready, start: ColdStart) -> None:
         self.device = ready.device
+        self.cold_start, self._before = start, ColdStart()
         self.ready_at = self._clock.now()
         self.last_frame_at = self._clock.monotonic()
         self.ready.set()
-        self._log.info(
-            "engine ready", device=ready.device, import_s=round(ready.import_s, 3), load_s=round(ready.load_s, 3)
-        )
+        self._log.info("engine ready", device=ready.device, **msgspec.structs.asdict(start))
         self._set_state(self._health.loaded_state, "")
 
     async def _serve(self, child: EngineChild) -> End:
@@ -241,6 +255,9 @@ class EngineHost:
 
     def _proved(self) -> None:
         """A job succeeded: whatever went wrong before is over."""
+        if self._jobs_done == 1:
+            first_s = round((self._clock.now() - self.ready_at).total_seconds(), 4)
+            self.cold_start = msgspec.structs.replace(self.cold_start, first_result_s=first_s)
         self._health = self._health.after_job()
         if self.state is EngineState.RECOVERING:
             self._set_state(EngineState.READY, "")

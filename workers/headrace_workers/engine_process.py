@@ -10,6 +10,7 @@ import collections
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import os
 import queue
 import resource
@@ -26,6 +27,7 @@ from headrace_contracts.errors import ErrorCode, Fault, JobError, Permanent, Ret
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.tasks.registry import input_type
 from headrace_workers.engines.base import DeviceError, Engine, Finished, Work
+from headrace_workers.engines.libraries import import_libraries
 from headrace_workers.engines.registry import make_engine
 from headrace_workers.frames import (
     LENGTH,
@@ -48,6 +50,8 @@ from headrace_workers.frames import (
 )
 
 _PR_SET_PDEATHSIG = 1
+# Which signal a descriptor sends instead of SIGIO; Python has no name for it.
+_F_SETSIG = 10
 # A machine that is out of memory ends engines first: they are started again, and their supervisor tells what happened.
 OOM_SCORE = 800
 # Steps that follow each other faster than an eye can see are told together: telling costs three processes work.
@@ -118,7 +122,9 @@ class PipeSink:
 class EngineProcess:
     """The loop around one engine."""
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, born: float) -> None:
+        """`born` is when the process had its first line, on the clock of `time.perf_counter`."""
+        self._born = born
         self._incoming = incoming
         self._sink = PipeSink(outgoing)
         self._inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
@@ -142,15 +148,20 @@ class EngineProcess:
                     return 1
 
     def _load(self, load: Load) -> Engine[Any] | None:
+        weights = Path(load.weights) if load.weights else None
         began = time.perf_counter()
         try:
+            import_libraries(load.spec.engine, weights)
             engine = make_engine(load.spec.engine)
             imported = time.perf_counter()
-            device = engine.load(load.spec, Path(load.weights) if load.weights else None, self._sink)
+            device = engine.load(load.spec, weights, self._sink)
+            loaded = time.perf_counter()
+            engine.warm_up()
         except Exception as error:  # noqa: BLE001 - whatever a library raises, the supervisor has to hear of it
             self._sink.send(LoadFailed(f"{type(error).__name__}: {error}"))
             return None
-        self._sink.send(Ready(device, imported - began, time.perf_counter() - imported))
+        phases = (self._born - load.ordered, imported - began, loaded - imported, time.perf_counter() - loaded)
+        self._sink.send(Ready(device, *phases))
         return engine
 
     def _receive(self, engine: Engine[Any], spec: ModelSpec) -> None:
@@ -242,18 +253,37 @@ def _unforeseen(error: Exception) -> JobError:
 
 def main() -> int:
     """Run the engine process on the pipes whose numbers are the arguments."""
+    born = time.perf_counter()
     if sys.platform == "linux":
         # The reader thread cannot notice that the supervisor died while a library holds the interpreter lock.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        with contextlib.suppress(OSError):  # not everywhere may a process offer itself
-            Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
+    return _serve(born, int(sys.argv[1]), int(sys.argv[2]))
+
+
+def serve_forked(incoming: int, outgoing: int, lifeline: int) -> int:
+    """Run the engine process in a fork of a zygote, whose death is not ours.
+
+    Args:
+        incoming: descriptor to read frames from.
+        outgoing: descriptor to write frames to.
+        lifeline: end of a pipe that the supervisor keeps open: when that closes, the kernel kills us.
+    """
+    born = time.perf_counter()
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    return _serve(born, incoming, outgoing)
+
+
+def _serve(born: float, incoming: int, outgoing: int) -> int:
+    with contextlib.suppress(OSError):  # not everywhere may a process offer itself
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
     # A crash, and the abort of a hung process, write where they happened; a core would hold inputs and weights.
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ctrl-C in a terminal reaches the whole group: it is the supervisor who decides what happens to running jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    incoming, outgoing = os.fdopen(int(sys.argv[1]), "rb"), os.fdopen(int(sys.argv[2]), "wb")
-    return EngineProcess(incoming, outgoing).main()
+    return EngineProcess(os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb"), born).main()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class Load(Frame, frozen=True, tag="load"):
 
     spec: ModelSpec
     weights: str | None
+    ordered: float
+    """When the process was ordered, on the machine's monotonic clock."""
 
 
 class Run(Frame, frozen=True, tag="run"):
@@ -57,8 +59,11 @@ class Ready(Frame, frozen=True, tag="ready"):
     """The model is loaded and has run once."""
 
     device: str
+    engine_s: float
     import_s: float
     load_s: float
+    warm_up_s: float
+    """The parts of the start, as in `ColdStart`."""
 
 
 class LoadFailed(Frame, frozen=True, tag="load_failed"):

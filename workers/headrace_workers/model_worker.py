@@ -75,6 +75,7 @@ class ModelWorker:
             detail=host.detail,
             idle_since=self._idle_since,
             runs_as=self._runs_as,
+            cold_start=host.cold_start,
         )
 
     @property

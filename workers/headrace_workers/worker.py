@@ -12,8 +12,8 @@ from typing import assert_never
 import structlog
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import BrokerUnavailable, Retryable
-from headrace_contracts.heartbeat import DrainReply, DrainRequest, WorkerStatus
+from headrace_contracts.errors import BrokerUnavailable, Retryable, UnknownModel
+from headrace_contracts.heartbeat import ColdStart, DrainReply, DrainRequest, WorkerStatus
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import check_token
 from headrace_contracts.settings import Settings
@@ -27,6 +27,7 @@ from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of
 from headrace_storage.workers import put_status, remove_status
 from headrace_workers.admission import check_defaults
 from headrace_workers.broker_safety import refuse_unsafe
+from headrace_workers.cold_start import spawn_s
 from headrace_workers.company import Company
 from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
@@ -87,6 +88,9 @@ class Worker:
         self._draining = asyncio.Event()
         self._changed = asyncio.Event()
         self._model_workers: list[ModelWorker] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._spawn_s = spawn_s(os.environ, clock)
+        self._began = clock.monotonic()
         self._log = structlog.get_logger().bind(worker=self.id)
 
     def stop(self) -> None:
@@ -130,19 +134,46 @@ class Worker:
             async def open_store() -> BlobStore:
                 return await stores.enter_async_context(open_blobs(self._settings, connection.nc))
 
-            blobs = await patiently(open_store, self._clock, hurried)
-            specs = await patiently(lambda: self._prepare(connection), self._clock, hurried)
+            specs = await patiently(lambda: self._specs(connection), self._clock, hurried)
+            connect_s = round(self._clock.monotonic() - self._began, 4)
             with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
                 async with asyncio.TaskGroup() as tasks:
-                    await self._serve(tasks, connection, blobs, decoder, specs, Path(scratch))
+                    # Engines load while the broker is looked at: no job is pulled before it is found to be safe.
+                    hosts = self._load(tasks, decoder, specs, ColdStart(self._spawn_s, connect_s))
+                    await patiently(lambda: self._check(connection), self._clock, hurried)
+                    blobs = await patiently(open_store, self._clock, hurried)
+                    await self._serve(tasks, connection, blobs, decoder, hosts, Path(scratch))
             with contextlib.suppress(BrokerUnavailable):
                 await remove_status(connection, self.id)
 
-    async def _prepare(self, connection: Connection) -> list[ModelSpec]:
-        """Make sure that the broker is as it should be; the models to serve."""
+    async def _specs(self, connection: Connection) -> list[ModelSpec]:
+        """The models to serve."""
+        try:
+            return [await get_model(connection, name) for name in self._models]
+        except UnknownModel:
+            # A broker that is not ours has no models either: what is wrong with it is said first.
+            await self._check(connection)
+            return [await get_model(connection, name) for name in self._models]
+
+    async def _check(self, connection: Connection) -> None:
+        """Make sure that the broker is as it should be."""
         await refuse_unsafe(connection, self._settings.nats, self._models, allow_unsafe=self._allow_unsafe_broker)
         await ensure_topology(connection)
-        return [await get_model(connection, name) for name in self._models]
+
+    def _load(
+        self, tasks: asyncio.TaskGroup, decoder: InputDecoder, specs: list[ModelSpec], before: ColdStart
+    ) -> list[EngineHost]:
+        """Start the engines, which takes longer than all the rest."""
+        hosts = []
+        for spec in specs:
+            check_defaults(spec)
+            host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng, before)
+            host.on_change(self._changed.set)
+            self._background.append(tasks.create_task(host.supervise()))
+            hosts.append(host)
+        if any(takes_recordings(spec) for spec in specs):
+            self._background.append(tasks.create_task(self._warm_up(decoder)))
+        return hosts
 
     async def _serve(
         self,
@@ -150,38 +181,32 @@ class Worker:
         connection: Connection,
         blobs: BlobStore,
         decoder: InputDecoder,
-        specs: list[ModelSpec],
+        hosts: list[EngineHost],
         scratch: Path,
     ) -> None:
-        """Start everything, wait for `stop`, end everything. A task that dies takes the worker down with it."""
-        background = [
+        """Start everything else, wait for `stop`, end everything. A task that dies takes the worker down with it."""
+        self._background += [
             tasks.create_task(self._beat(connection)),
             tasks.create_task(self._watch(connection)),
             tasks.create_task(self._restore_topology(connection)),
             tasks.create_task(reap(connection, blobs, self._settings.reaper, self.id, self._clock, self._reaped)),
             tasks.create_task(forward_ingress(connection, self._clock)),
         ]
-        if any(takes_recordings(spec) for spec in specs):
-            background.append(tasks.create_task(self._warm_up(decoder)))
         serving = []
-        for spec in specs:
-            check_defaults(spec)
-            lease_s = await lease_of_consumers(connection, spec.name)
-            host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng)
-            host.on_change(self._changed.set)
+        for host in hosts:
+            lease_s = await lease_of_consumers(connection, host.spec.name)
             company = Company()
             around = Surroundings(
                 connection, blobs, host, company, self._clock, self._rng, self.id, scratch, decoder, lease_s
             )
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)
-            background.append(tasks.create_task(host.supervise()))
             serving.append(tasks.create_task(model_worker.serve()))
         await listen_for_drain(connection, self.id, self._asked_to_drain)
-        self._log.info("worker started", models=[spec.name for spec in specs])
+        self._log.info("worker started", models=list(self._models))
         await self._draining.wait()
         await self._drain(serving)
-        for task in background:
+        for task in self._background:
             task.cancel()
 
     async def _drain(self, serving: list[asyncio.Task[None]]) -> None:

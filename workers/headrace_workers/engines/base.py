@@ -1,7 +1,8 @@
 """What an engine is: it takes work in, and every `step` advances all of it.
 
-The engine process calls, in one thread:  load -> (admit* -> step)* . An engine decides itself what a step is: a token
-of every running text, one batch of pictures, one window of a recording. Long steps ask `sink.canceled` on the way.
+The engine process calls, in one thread:  load -> warm_up -> (admit* -> step)* . An engine decides itself what a
+step is: a token of every running text, one batch of pictures, one window of a recording. Long steps ask
+`sink.canceled` on the way.
 """
 
 from pathlib import Path
@@ -75,9 +76,16 @@ class Engine(Protocol[InputT]):
     """Runs jobs of one model."""
 
     def load(self, spec: ModelSpec, weights: Path | None, sink: Sink) -> str:
-        """Load the weights, run once to warm up, and return the device in use (`cpu`, `cuda:0`).
+        """Load the weights, and return the device in use (`cpu`, `cuda:0`).
 
         Any exception means that the model cannot be loaded.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Run the model once on as little as it takes: what has loaded and cannot compute fails here.
+
+        A first job waits for it, so it must cost less than it saves. Any exception is one of `load`.
         """
         ...
 

@@ -86,15 +86,20 @@ class DiffusersEngine:
         """
         folder = need_folder(spec, weights, "model_index.json")
         options = read_options(spec, DiffusersOptions)
-        from headrace_workers.engines.pipeline import Drawing, Pipeline
+        from headrace_workers.engines.pipeline import Pipeline
 
         device = torch_device(spec)
         dtype = torch_dtype(options.dtype, device, on_gpu="float16")
         self._pipeline = Pipeline.load(spec, folder, device, dtype, options.variant)
         self._spec, self._sink = spec, sink
+        return device
+
+    def warm_up(self) -> None:
+        """See `Engine.warm_up`."""
+        from headrace_workers.engines.pipeline import Drawing
+
         # Two steps: some schedulers cannot do one.
         self._pipeline.draw(self._settings(TextToImageInput("warm up", steps=2)), [Drawing("warm up", "", 0)], _ignore)
-        return device
 
     @property
     def busy(self) -> bool:

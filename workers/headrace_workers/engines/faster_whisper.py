@@ -97,10 +97,18 @@ class FasterWhisperEngine:
         self._model.hf_tokenizer.encode_special_tokens = True
         self._model.feature_extractor = BlockwiseFeatureExtractor(**self._model.feat_kwargs)
         self._spec, self._sink = spec, sink
-        self._warm_up()
         self._encode = self._model.encode
         self._model.encode = self._between_windows
         return kind if kind == "cpu" else f"{kind}:{index}"
+
+    def warm_up(self) -> None:
+        """See `Engine.warm_up`. One second of silence, and not the 30 s of a window, which cost half a second."""
+        import numpy as np
+
+        features = self._model.feature_extractor(np.zeros(SAMPLE_RATE, np.float32))
+        tokenizer = self._model.hf_tokenizer
+        start = [tokenizer.token_to_id("<|startoftranscript|>")]
+        self._model.model.generate(self._encode(features), [start], beam_size=1, max_length=len(start) + 1)
 
     @property
     def busy(self) -> bool:
@@ -203,12 +211,6 @@ class FasterWhisperEngine:
                 raise _Canceled
             self._sink.progress(job.work.run_id, job.done_s, job.duration_s)
         return self._encode(features)
-
-    def _warm_up(self) -> None:
-        import numpy as np
-
-        segments, _ = self._model.transcribe(np.zeros(16_000, np.float32), language="en", beam_size=1, temperature=0.0)
-        list(segments)
 
 
 def _segment(heard: "faster_whisper.transcribe.Segment") -> Segment:

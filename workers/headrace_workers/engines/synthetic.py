@@ -59,6 +59,9 @@ class SyntheticEngine:
             raise RuntimeError(options.load_error)
         return "cpu"
 
+    def warm_up(self) -> None:
+        """There is no model to run."""
+
     @property
     def busy(self) -> bool:
         """Whether any job is in."""

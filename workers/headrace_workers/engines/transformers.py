@@ -95,9 +95,12 @@ class TransformersEngine:
         self._prompter = Prompter.load(spec, folder, text_decoder.context_tokens(model))
         self._ends = text_decoder.end_tokens(model, self._prompter.tokenizer.eos_token_id)
         self._decoder = text_decoder.Decoder(model)
-        self._decoder.warm_up()
         self._spec, self._sink = spec, sink
         return device
+
+    def warm_up(self) -> None:
+        """See `Engine.warm_up`."""
+        self._decoder.warm_up()
 
     @property
     def busy(self) -> bool:
