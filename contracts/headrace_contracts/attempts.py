@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from headrace_contracts.cost import Bill
 from headrace_contracts.errors import ENGINE_LOST, ErrorCode
 
 # Deliveries that nobody began, before each further one counts as an attempt. They are messages lost on the way, which
@@ -35,6 +36,8 @@ class Attempts(msgspec.Struct, frozen=True):
     """Deliveries that ended with an engine in which other jobs ran too: any of them may have done it."""
     unseen: tuple[int, ...] = ()
     """Deliveries that no engine began, as far as is known: lost between broker and worker."""
+    bills: tuple[Bill, ...] = ()
+    """What those that were in an engine took of it; of one whose worker died, nothing is known."""
 
     def unexplained(self, num_delivered: int) -> tuple[int, ...]:
         """Earlier deliveries without an entry, given that this is delivery `num_delivered` (from 1)."""
@@ -84,6 +87,14 @@ def suspected(attempts: Attempts, delivery: int) -> Attempts:
     return msgspec.structs.replace(cleared, suspected=(*cleared.suspected, delivery))
 
 
+def billed(attempts: Attempts, bill: Bill | None) -> Attempts:
+    """The record with what one delivery took of a worker; None if it was in no engine."""
+    if bill is None:
+        return attempts
+    others = tuple(known for known in attempts.bills if known.delivery != bill.delivery)
+    return msgspec.structs.replace(attempts, bills=(*others, bill))
+
+
 def judged(attempts: Attempts, num_delivered: int, began: int | None, worker: str) -> Attempts:
     """The record with an entry for every delivery before this one.
 
@@ -103,12 +114,13 @@ def judged(attempts: Attempts, num_delivered: int, began: int | None, worker: st
 
 
 def _cleared(attempts: Attempts, delivery: int) -> Attempts:
-    """The record without anything about one delivery."""
+    """The record without what was said of how one delivery ended."""
     return Attempts(
         tuple(failure for failure in attempts.failures if failure.delivery != delivery),
         _without(attempts.excused, delivery),
         _without(attempts.suspected, delivery),
         _without(attempts.unseen, delivery),
+        attempts.bills,
     )
 
 

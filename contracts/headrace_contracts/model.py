@@ -153,7 +153,7 @@ class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     resources: Resources = Resources()
     scaling: Scaling = Scaling()
     price_per_s: float = 0.0
-    """Money per second of engine time, in the operator's currency."""
+    """Money per second of a worker of this model, in the place of what the settings say; in the operator's currency."""
     allow_remote_code: bool = False
     """Run Python code that comes with the weights. Only for weights you would run as a program."""
 

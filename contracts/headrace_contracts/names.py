@@ -4,6 +4,7 @@ No other module spells a subject or a stream. A *token* is one dot-separated par
 """
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -206,6 +207,11 @@ def consumer_filter(model: str, lane: Lane) -> str:
 def attempts_key(tenant: str, model: str, job_id: str) -> str:
     """Key of a job's record in the ATTEMPTS bucket."""
     return _job(tenant, model, job_id)
+
+
+def account_key(model: str, worker_id: str, hour: datetime) -> str:
+    """Key of one hour of a worker in the ACCOUNTS bucket; `hour` is in UTC."""
+    return f"{check_token('model', model)}.{check_token('worker id', worker_id)}.{hour:%Y%m%d%H}"
 
 
 def artifact_prefix(tenant: str, model: str, job_id: str, attempt: str) -> str:

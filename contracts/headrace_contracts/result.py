@@ -46,12 +46,16 @@ class Timings(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the job used; fields that do not apply are absent."""
 
+    engine_s: float = 0.0
+    """Seconds of a worker that all known runs of the job took: with k jobs in the engine, a k-th of each moment."""
     gpu_s: float = 0.0
+    """The same, where the engine had a GPU."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     audio_s: float | None = None
     images: int | None = None
     cost: float | None = None
+    """Those seconds times the price of the worker, in the operator's currency."""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from headrace_contracts.alert import Alert, ScalingDecision, WorkerColdStart
+from headrace_contracts.cost import HourAccount
 from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.job import JobBody
@@ -30,6 +31,7 @@ def messages() -> dict[str, object]:
         "alert": Alert,
         "decision": ScalingDecision,
         "cold_start": WorkerColdStart,
+        "account": HourAccount,
     }
     for task in Task:
         named[f"{task}.input"] = input_type(task)

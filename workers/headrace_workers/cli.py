@@ -8,6 +8,7 @@ import click
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import load_settings
 from headrace_workers.logs import configure_logs
+from headrace_workers.process_age import process_age_s
 from headrace_workers.worker import GRACE_S, Worker
 
 
@@ -47,6 +48,7 @@ def worker(
         allow_unsafe_broker=allow_unsafe_broker,
         name=name,
         slot=slot,
+        age_s=process_age_s(),
     )
     asyncio.run(_serve(serving))
 

@@ -16,6 +16,7 @@ from headrace_contracts.clock import Clock
 from headrace_contracts.errors import ENGINE_LOST, ErrorCode, Fault, Retryable
 from headrace_contracts.heartbeat import ColdStart, EngineState
 from headrace_contracts.model import ModelSpec
+from headrace_workers.accounting import EngineAccount
 from headrace_workers.cold_start import phases
 from headrace_workers.engine_child import ChildEnded, End, EngineChild
 from headrace_workers.engine_health import Health
@@ -75,10 +76,12 @@ class EngineHost:
         cache: Path,
         clock: Clock,
         rng: random.Random,
+        account: EngineAccount | None = None,
         before: ColdStart = ColdStart(),  # noqa: B008 - frozen
     ) -> None:
         """`before` is what the first start took until now."""
         self.spec = spec
+        self.account = account or EngineAccount(clock)
         self.state = EngineState.LOADING
         self.detail = ""
         self.device = ""
@@ -141,6 +144,7 @@ class EngineHost:
         """Forget a job: no more of its frames are wanted."""
         frames = self._runs.pop(run_id, None)
         self._begun.discard(run_id)
+        self.account.leave(run_id)
         while frames is not None and not frames.empty():
             frames.get_nowait()  # whoever waits to put one goes on
         self._recycle_if_idle()
@@ -165,6 +169,7 @@ class EngineHost:
         lines: tuple[str, ...] = ()
         try:
             end = await self._load_and_serve()
+            self.account.down()  # not when the worker is stopping: no engine is started then
         finally:
             self.ready.clear()
             if self._child is not None:
@@ -223,6 +228,7 @@ class EngineHost:
         self.ready_at = self._clock.now()
         self.last_frame_at = self._clock.monotonic()
         self.ready.set()
+        self.account.ready()
         self._log.info("engine ready", device=ready.device, **msgspec.structs.asdict(start))
         self._set_state(self._health.loaded_state, "")
 
@@ -242,6 +248,8 @@ class EngineHost:
                 case Started():
                     self._begun.add(frame.run_id)
                     self._ran_jobs = True
+                    if frame.run_id in self._runs:
+                        self.account.enter(frame.run_id)
                 case Done():
                     self._jobs_done += 1
                     self._proved()
@@ -250,6 +258,7 @@ class EngineHost:
                     self._failed_by = code
             if isinstance(frame, (Done, Failed, Canceled)):
                 self._begun.discard(frame.run_id)
+                self.account.leave(frame.run_id)
             if frame.run_id in self._runs:
                 await self._runs[frame.run_id].put(frame)
 

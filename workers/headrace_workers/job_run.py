@@ -18,12 +18,13 @@ import structlog
 
 from headrace_contracts import codec
 from headrace_contracts import event as events
-from headrace_contracts.attempts import Attempts, excused, failed, judged, suspected
+from headrace_contracts.attempts import Attempts, billed, excused, failed, judged, suspected
+from headrace_contracts.cost import Bill, usage_with
 from headrace_contracts.errors import BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
 from headrace_contracts.file import Artifact, File
 from headrace_contracts.job import Job, decode_job
 from headrace_contracts.names import artifact_prefix
-from headrace_contracts.result import Result, Status, Timings
+from headrace_contracts.result import Result, Status, Timings, Usage
 from headrace_contracts.tasks.registry import TaskInput, output_type
 from headrace_storage.attempts import get_attempts
 from headrace_storage.delivery import Delivery
@@ -83,6 +84,8 @@ class JobRun:
         self._engine_run: EngineRun | None = None
         self._decoding: asyncio.Task[dict[str, str]] | None = None
         self._attempts = Attempts()
+        self._bill: Bill | None = None
+        """What this run took of the worker; None if no engine began it."""
         self._timings = Timings()
         self._settlement = Settlement(around, delivery, lease)
         self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
@@ -220,7 +223,12 @@ class JobRun:
             lambda: self._started(job),
             lambda e: self._emit(job, e),
         )
-        done = await self._engine_run.result()
+        done: Done | None = None
+        try:
+            done = await self._engine_run.result()
+        finally:
+            book, delivery = self._around.book, self.delivery.num_delivered
+            self._bill = book.charge(job.tenant, self._run_id, delivery, succeeded=done is not None)
         self._engine_run = None
         self.run_s = done.run_s
         self._moved()
@@ -250,21 +258,25 @@ class JobRun:
             case Forget():
                 await settlement.forget()
             case GiveBack():
-                await settlement.record(job, lambda known: excused(known, delivery))
+                await self._record(job, lambda known: excused(known, delivery))
                 await settlement.give_back(outcome.delay_s)
             case CountSuspicion():
                 delay_s = retry_delay_s(1, self._around.spec.retry, self._around.rng)
-                await settlement.record(job, lambda known: suspected(known, delivery))
+                await self._record(job, lambda known: suspected(known, delivery))
                 await self._try_again(job, outcome.error.code, outcome.message, delay_s)
             case CountFailure():
                 await self._count_failure(job, outcome.error)
             case _:
                 assert_never(outcome)
 
+    async def _record(self, job: Job, change: Callable[[Attempts], Attempts]) -> Attempts:
+        """Write down how this delivery ended, and what it took: its cost goes into the result of a later one."""
+        return await self._settlement.record(job, lambda known: billed(change(known), self._bill))
+
     async def _count_failure(self, job: Job, error: JobError) -> None:
         around = self._around
         failure = failure_of(error, around.worker_id, self.delivery.num_delivered)
-        record = await self._settlement.record(job, lambda known: failed(known, failure))
+        record = await self._record(job, lambda known: failed(known, failure))
         decided = after_failure(record, error, around.spec.retry, around.rng)
         if isinstance(decided, EndAs):
             lines = error.last_lines if isinstance(error, EngineDied) else ()
@@ -286,12 +298,10 @@ class JobRun:
     def _result(self, job: Job, done: Done, artifacts: tuple[Artifact, ...]) -> Result:
         spec = self._around.spec
         output = msgspec.msgpack.decode(done.output, type=output_type(spec.task))
-        gpu_s = done.run_s if self._around.host.device.startswith("cuda") else 0.0
-        cost = done.run_s * spec.price_per_s if spec.price_per_s else None
         return msgspec.structs.replace(
             self._base_result(job, Status.SUCCEEDED, msgspec.Raw(codec.encode(output, job.encoding))),
             artifacts=artifacts,
-            usage=msgspec.structs.replace(done.usage, gpu_s=gpu_s, cost=cost),
+            usage=self._usage(done.usage),
         )
 
     def _base_result(self, job: Job, status: Status, output: msgspec.Raw) -> Result:
@@ -307,8 +317,14 @@ class JobRun:
             completed_at=self._around.clock.now(),
             worker=self._around.worker_id,
             timings=self._waiting_times(job),
+            usage=self._usage(Usage()),
             metadata=job.body.metadata,
         )
+
+    def _usage(self, made: Usage) -> Usage:
+        """What the model made, and what all runs of the job took that are known: earlier ones are in the record."""
+        earlier = [bill for bill in self._attempts.bills if bill.delivery != self.delivery.num_delivered]
+        return usage_with(made, (*earlier, *((self._bill,) if self._bill else ())))
 
     def _waiting_times(self, job: Job) -> Timings:
         """Split the wait before this delivery into waiting for the model to load and waiting for a turn."""

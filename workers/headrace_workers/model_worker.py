@@ -76,6 +76,7 @@ class ModelWorker:
             idle_since=self._idle_since,
             runs_as=self._runs_as,
             cold_start=host.cold_start,
+            account=host.account.total,
         )
 
     @property

@@ -9,6 +9,7 @@ from headrace_contracts.model import ModelSpec
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_workers.company import Company
+from headrace_workers.cost_book import CostBook
 from headrace_workers.decoding.decoder import InputDecoder
 from headrace_workers.engine_host import EngineHost
 
@@ -20,6 +21,7 @@ class Surroundings:
     connection: Connection
     blobs: BlobStore
     host: EngineHost
+    book: CostBook
     company: Company
     clock: Clock
     rng: random.Random

@@ -25,10 +25,12 @@ from headrace_storage.reaper import Act, Trouble, reap
 from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
+from headrace_workers.accounting import EngineAccount
 from headrace_workers.admission import check_defaults
 from headrace_workers.broker_safety import refuse_unsafe
 from headrace_workers.cold_start import spawn_s
 from headrace_workers.company import Company
+from headrace_workers.cost_book import CostBook, Payer, keep_books, write_pages
 from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.forwarder import forward_ingress
@@ -58,6 +60,7 @@ class Worker:
         allow_unsafe_broker: work on a broker that could lose accepted jobs.
         name: id in the WORKERS bucket, if whoever starts the worker has to know it; else one is made up.
         slot: where that starter put it, for the heartbeat.
+        age_s: for how long the process has been there: that time is the worker's, too.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Worker:
         allow_unsafe_broker: bool = False,
         name: str | None = None,
         slot: str = "",
+        age_s: float = 0.0,
     ) -> None:
         self._settings = settings
         self._allow_unsafe_broker = allow_unsafe_broker
@@ -84,6 +88,8 @@ class Worker:
         )
         self._slot = slot
         self._started_at = clock.now()
+        self._began_at = clock.monotonic() - age_s
+        self._books: list[CostBook] = []
         self._stopping = asyncio.Event()
         self._draining = asyncio.Event()
         self._changed = asyncio.Event()
@@ -137,12 +143,15 @@ class Worker:
             specs = await patiently(lambda: self._specs(connection), self._clock, hurried)
             connect_s = round(self._clock.monotonic() - self._began, 4)
             with tempfile.TemporaryDirectory(prefix="headrace-") as scratch:
-                async with asyncio.TaskGroup() as tasks:
-                    # Engines load while the broker is looked at: no job is pulled before it is found to be safe.
-                    hosts = self._load(tasks, decoder, specs, ColdStart(self._spawn_s, connect_s))
-                    await patiently(lambda: self._check(connection), self._clock, hurried)
-                    blobs = await patiently(open_store, self._clock, hurried)
-                    await self._serve(tasks, connection, blobs, decoder, hosts, Path(scratch))
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        # Engines load while the broker is looked at: no job is pulled before it is found to be safe.
+                        hosts = self._load(tasks, decoder, specs, ColdStart(self._spawn_s, connect_s))
+                        await patiently(lambda: self._check(connection), self._clock, hurried)
+                        blobs = await patiently(open_store, self._clock, hurried)
+                        await self._serve(tasks, connection, blobs, decoder, hosts, Path(scratch))
+                finally:
+                    await write_pages(connection, self._books, ended=True)
             with contextlib.suppress(BrokerUnavailable):
                 await remove_status(connection, self.id)
 
@@ -167,7 +176,8 @@ class Worker:
         hosts = []
         for spec in specs:
             check_defaults(spec)
-            host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng, before)
+            account = EngineAccount(self._clock, self._began_at)
+            host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng, account, before)
             host.on_change(self._changed.set)
             self._background.append(tasks.create_task(host.supervise()))
             hosts.append(host)
@@ -195,14 +205,18 @@ class Worker:
         serving = []
         for host in hosts:
             lease_s = await lease_of_consumers(connection, host.spec.name)
+            payer = Payer(self.id, slot=self._slot, models=len(hosts), prices=self._settings.scaler)
+            book = CostBook(host, payer, self._clock)
+            self._books.append(book)
             company = Company()
             around = Surroundings(
-                connection, blobs, host, company, self._clock, self._rng, self.id, scratch, decoder, lease_s
+                connection, blobs, host, book, company, self._clock, self._rng, self.id, scratch, decoder, lease_s
             )
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)
             serving.append(tasks.create_task(model_worker.serve()))
         await listen_for_drain(connection, self.id, self._asked_to_drain)
+        self._background.append(tasks.create_task(keep_books(connection, self._books, self._clock)))
         self._log.info("worker started", models=list(self._models))
         await self._draining.wait()
         await self._drain(serving)

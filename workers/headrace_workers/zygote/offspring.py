@@ -21,7 +21,10 @@ from headrace_workers.zygote.title import set_title
 
 # Signals that the zygote handles, and what they do in a process that was started by itself.
 _AS_EVER: dict[signal.Signals, Handler] = {
-    signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 
 _STDERR = 2
 
