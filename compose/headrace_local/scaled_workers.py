@@ -18,6 +18,8 @@ from headrace_contracts.settings import Settings
 from headrace_scaler.launchers.exec_spawner import ExecSpawner
 from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.spawner import Spawner
+from headrace_scaler.launchers.zygote import ZygoteSpawner
+from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_scaler.logs import configure_logs
 from headrace_scaler.service import Scaler, Told
 
@@ -61,9 +63,11 @@ class ScaledWorkers:
         self._running = contextlib.AsyncExitStack()
         self._launcher: LocalLauncher | None = None
         self._scaling: asyncio.Task[None] | None = None
+        self.zygote: ZygoteProcess | None = None
+        """The warm parent of the workers; None where it is switched off."""
 
     async def start(self) -> None:
-        """Start the scaler; returns when it leads.
+        """Start the warm parent, and the scaler; returns when it leads.
 
         Raises:
             HeadraceError: the folder is in use or cannot be written, or the broker is not there.
@@ -109,7 +113,19 @@ class ScaledWorkers:
             self._launcher.kill_all()
 
     async def _spawner(self, stack: contextlib.AsyncExitStack) -> Spawner:
-        return await stack.enter_async_context(ExecSpawner(dies_with_us=True))
+        by_exec = await stack.enter_async_context(ExecSpawner(dies_with_us=True))
+        if not self._settings.scaler.zygote:
+            return by_exec
+        self.zygote = await stack.enter_async_context(
+            ZygoteProcess(
+                self._models,
+                self._settings.cache_path,
+                self._environment,
+                self._folder / "zygote.log",
+                takes_along=True,
+            )
+        )
+        return ZygoteSpawner(self.zygote.path, by_exec)
 
     async def _stop_scaling(self) -> None:
         assert self._scaling is not None

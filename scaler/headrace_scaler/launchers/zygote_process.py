@@ -24,13 +24,22 @@ LOOK_EVERY_S = 0.1
 class ZygoteProcess:
     """Keeps one running while it is entered. Its socket is not there before it is warm, which takes seconds."""
 
-    def __init__(self, specs: Sequence[ModelSpec], cache: Path, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        specs: Sequence[ModelSpec],
+        cache: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        takes_along: bool = False,
+    ) -> None:
         """
         Args:
             specs: models whose libraries it imports; none: those of every engine that is installed.
             cache: folder of the weight cache.
             environment: all its variables; its workers get others.
             log: its output is appended there.
+            takes_along: its workers end with us, however we end.
         """
         # Of its own, and short: the path of a unix socket has room for 107 bytes.
         self._folder = tempfile.TemporaryDirectory(prefix="headrace-zygote-")
@@ -38,6 +47,7 @@ class ZygoteProcess:
         self.warm = asyncio.Event()
         """Set while its socket is there."""
         self._specs = specs
+        self._takes_along = takes_along
         self._cache = cache
         self._environment = environment
         self._log_file = log
@@ -97,7 +107,8 @@ class ZygoteProcess:
         self._log.info("zygote warm", engines=list(use.libraries), **mib)
 
     def _command(self) -> tuple[str, ...]:
-        command = [sys.executable, "-m", "headrace_workers.zygote", "--die-with-starter"]
+        command = [sys.executable, "-m", "headrace_workers.zygote"]
+        command.append("--take-along" if self._takes_along else "--die-with-starter")
         command += ["--socket", str(self.path), "--cache", str(self._cache)]
         for number, spec in enumerate(self._specs):
             file = Path(self._folder.name) / f"model-{number}.json"

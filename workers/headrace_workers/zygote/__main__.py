@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--spec", action="append", type=Path, default=[], help="a model as JSON: import what it needs")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/headrace"), help="folder of the weight cache")
     parser.add_argument("--die-with-starter", action="store_true", help="end when standard input does")
+    parser.add_argument("--take-along", action="store_true", help="end the workers it forked with the starter, too")
     options = parser.parse_args(arguments)
     # Before any library is imported: some read them then, and start threads, which no fork survives.
     os.environ.update({**QUIET, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     libraries = warm_up(options.engine or (() if options.spec else list(EngineKind)), options.spec, options.cache)
     with _listening(options.socket) as listener:
-        Zygote(listener, libraries, sys.stdin.fileno() if options.die_with_starter else None).main()
+        starter = sys.stdin.fileno() if options.die_with_starter or options.take_along else None
+        Zygote(listener, libraries, starter, takes_along=options.take_along).main()
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import NoReturn
 
 import msgspec
@@ -20,7 +21,7 @@ from headrace_contracts.zygote import MAX_PACKET_BYTES, Forked, ForkWorker, Go
 from headrace_workers.zygote.title import set_title
 
 # Signals that the zygote handles, and what they do in a process that was started by itself.
-_AS_EVER: dict[signal.Signals, Handler] = {
+_AS_EVER: dict[signal.Signals, Callable[[int, FrameType | None], object] | signal.Handlers] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,

@@ -56,15 +56,24 @@ class _Child:
 class Zygote:
     """Serves one socket until it is told to end."""
 
-    def __init__(self, listener: socket.socket, libraries: tuple[str, ...], starter: int | None = None) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        libraries: tuple[str, ...],
+        starter: int | None = None,
+        *,
+        takes_along: bool = False,
+    ) -> None:
         """Everything is imported by now.
 
         Args:
             listener: SEQPACKET unix socket, listening.
             libraries: what is imported, for whoever asks.
             starter: descriptor whose end of file ends the zygote; None: none does.
+            takes_along: that ends its children, too: without their starter, and its broker, they are of no use.
         """
         self._listener = listener
+        self._takes_along = takes_along
         self._libraries = libraries
         self._children: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
@@ -93,6 +102,9 @@ class Zygote:
 
     def _look_at(self, starter: int) -> None:
         self._serving = bool(os.read(starter, 1))
+        if not self._serving and self._takes_along:
+            for child in self._children.values():
+                os.kill(child.pid, signal.SIGKILL)
 
     def _accept(self) -> None:
         try:
