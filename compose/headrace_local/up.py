@@ -21,8 +21,10 @@ def describe(event: Event) -> str:
     match event:
         case ScalingDecision():
             return f"{event.model:<18} {_decision(event)}"
-        case WorkerColdStart(model=model, ready_s=ready_s):
-            return f"{model:<18} worker ready, {ready_s:.2f} s after the job that asked for it"
+        case WorkerColdStart(model=model, ready_s=ready_s, phases=phases):
+            if phases.first_result_s:
+                return f"{model:<18} first result {phases.first_result_s:.2f} s later"
+            return f"{model:<18} worker ready {ready_s:.2f} s after the job that asked for it"
         case Alert(model=model, alert=alert, state=state, reason=reason):
             return f"{model:<18} alert {alert} {state}: {reason}"
         case EngineStatus(model=model, state=state, detail=detail):

@@ -85,6 +85,8 @@ class ZygoteProcess:
                 stdout=output,
                 stderr=output,
                 env=self._environment,
+                # A terminal's Ctrl-C is for us: we end it when its workers need it no more.
+                start_new_session=True,
             )
         warming = asyncio.create_task(self._tell_when_warm())
         try:
