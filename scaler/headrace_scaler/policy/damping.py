@@ -29,8 +29,8 @@ def damp(scaling: Scaling, before: ModelState, crew: Crew, demand: Demand, bound
     lows = _recorded(before.lows or first, now, wanted, scaling.scale_up_window_s, highest=False)
     worked = demand.jobs > 0 or crew.busy > 0
     state = msgspec.structs.replace(before, highs=highs, lows=lows, worked_at=now if worked else before.worked_at)
-    up_to = max(lows[0].workers, min(wanted, 1), bounds.minimum)
-    down_to, why = highs[0].workers, ""
+    up_to = max(min(level.workers for level in lows), min(wanted, 1), bounds.minimum)
+    down_to, why = max(level.workers for level in highs), ""
     if up_to > crew.capacity:
         target = up_to
     elif wanted == 0 and down_to <= 1:
@@ -74,10 +74,7 @@ def _step(scaling: Scaling, state: ModelState, excess: int, over_most: int, now:
 def _recorded(
     levels: tuple[Level, ...], now: float, workers: int, span_s: float, *, highest: bool
 ) -> tuple[Level, ...]:
-    """Add what is wanted now. The first level of the answer is the highest (lowest) of the last `span_s`.
-
-    Only levels that can still become the highest are kept, so the list is falling and short.
-    """
+    """Add what is wanted now, and keep the levels of the last `span_s` that can still become the highest (lowest)."""
     # The last one was wanted until just now.
     kept = [*levels[:-1], Level(now, levels[-1].workers)]
     while kept and (kept[-1].workers <= workers if highest else kept[-1].workers >= workers):
