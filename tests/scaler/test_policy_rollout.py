@@ -18,7 +18,9 @@ def test_one_goes_and_the_next_only_when_its_place_is_taken():
     third = policy.at(102, model(scaling=THREE, workers=coming, outdated=("b", "c"), version="2"))
     assert (third.drain, third.start) == ((), ())
     there = old[1:] + idle("d", since=110)
-    fourth = policy.at(110, model(scaling=THREE, workers=there, outdated=("b", "c"), version="2"))
+    assert policy.at(110, model(scaling=THREE, workers=there, outdated=("b", "c"), version="2")).drain == ()
+    # The cooldown is 10 s from the start of its replacement.
+    fourth = policy.at(111, model(scaling=THREE, workers=there, outdated=("b", "c"), version="2"))
     assert fourth.drain == ("b",)
 
 

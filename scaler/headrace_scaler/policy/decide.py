@@ -64,7 +64,7 @@ def _plan(view: ModelView, known: ModelState | None, now: float, wall: datetime)
     bounds = bounds_at(view.scaling, wall)
     demand = demand_of(view, before)
     damped = damp(view.scaling, before, crew, demand, bounds, now)
-    drain = damped.drain or to_replace(view, crew, judged, damped.target)
+    drain = damped.drain or to_replace(view, crew, judged, damped, now)
     missing = max(0, damped.target - crew.capacity)
     return _Plan(view, bounds, judged, crew, demand, damped, tuple(worker.id for worker in drain), missing)
 
