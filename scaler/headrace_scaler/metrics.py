@@ -15,9 +15,10 @@ from prometheus_client.registry import Collector
 from headrace_contracts.alert import AlertName, WorkerColdStart
 from headrace_contracts.heartbeat import ColdStart
 from headrace_contracts.settings import ScalerSettings
-from headrace_scaler.alerting.conditions import BACKOFF, CRASH_LOOP, NO_PLACE, Judged, most_workers
+from headrace_scaler.alerting.conditions import Judged, most_workers
+from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import ModelView, Observation, Slot, SlotKind, WorkerPhase
-from headrace_storage.jobs import Backlog
+from headrace_storage.lanes import LaneState
 
 _MODEL: Final = ("model",)
 _SLOT: Final = ("slot",)
@@ -50,9 +51,6 @@ COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "headrace_worker_cost": ("Cost of workers, in the operator's currency.", _MODEL),
 }
 
-# Shown as 0 too, so that a rule finds a number before it happens for the first time.
-BLOCKED_REASONS: Final = (CRASH_LOOP, BACKOFF, *NO_PLACE)
-
 _COLD_START_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 _LOOP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -82,6 +80,8 @@ class ScalerMetrics:
         self._seen: tuple[Row, ...] = ()
         self._zygote: tuple[Row, ...] = ()
         self._spent: tuple[Row, ...] = ()
+        self._without_result: set[str] = set()
+        """Workers whose cold start was counted, but for its first result."""
         self.registry.register(_Levels(self))
         self._leader = self._gauge("scaler_leader", "1 while this scaler holds the lease.")
         self._loop = Histogram(
@@ -119,7 +119,7 @@ class ScalerMetrics:
     def observed(
         self,
         observation: Observation,
-        lanes: Iterable[Backlog],
+        lanes: Mapping[str, Iterable[LaneState]],
         judged: Iterable[Judged],
         firing: Mapping[str, Iterable[AlertName]],
         untold: int = 0,
@@ -128,14 +128,14 @@ class ScalerMetrics:
 
         Args:
             observation: its models, workers and slots; their failed starts are counted.
-            lanes: the backlog of each model and lane.
+            lanes: of each model.
             judged: what was decided.
             firing: alerts that fire, by model.
             untold: alert messages that wait for the broker.
         """
         verdicts = {one.model: one for one in judged}
         rows: list[Row] = [("headrace_alerts_untold", (), untold)]
-        for lane in lanes:
+        for lane in (lane for lanes_of_model in lanes.values() for lane in lanes_of_model):
             rows.append(("headrace_jobs_waiting", (lane.model, lane.lane), lane.waiting))
             rows.append(("headrace_jobs_held", (lane.model, lane.lane), lane.held))
         for view in observation.models:
@@ -145,6 +145,7 @@ class ScalerMetrics:
             self._failed_starts.labels(view.name).inc(len(view.failed_starts))
         for slot in observation.slots:
             rows += _of_slot(slot)
+        self._without_result &= {worker.id for view in observation.models for worker in view.workers}
         self._seen = tuple(rows)
 
     def acted(self, model: str, *, started: int = 0, drained: int = 0, stopped: int = 0) -> None:
@@ -154,9 +155,17 @@ class ScalerMetrics:
         self._stops.labels(model).inc(stopped)
 
     def cold_started(self, told: WorkerColdStart) -> None:
-        """A worker became ready."""
-        self._cold_start.labels(told.model, "true" if told.phases.forked else "false").observe(told.ready_s)
-        for phase, duration_s in phases_of(told):
+        """A worker became ready; told once more when it has its first result."""
+        first_result_s = told.phases.first_result_s
+        if told.worker in self._without_result:
+            self._without_result.discard(told.worker)
+            phases = [("first_result", first_result_s)]
+        else:
+            phases = phases_of(told)
+            self._cold_start.labels(told.model, "true" if told.phases.forked else "false").observe(told.ready_s)
+            if not first_result_s:
+                self._without_result.add(told.worker)
+        for phase, duration_s in phases:
             # 0: it was no part of this start.
             if duration_s > 0:
                 self._cold_start_phase.labels(told.model, phase).observe(duration_s)
@@ -233,10 +242,15 @@ def _of_model(view: ModelView, judged: Judged, firing: set[AlertName]) -> Iterat
     for phase in WorkerPhase:
         yield "headrace_workers", (model, phase), sum(worker.phase is phase for worker in view.workers)
     yield "headrace_workers_wanted", (model,), judged.target
-    yield "headrace_workers_min", (model,), view.scaling.min_workers
+    yield (
+        "headrace_workers_min",
+        (model,),
+        view.scaling.min_workers if judged.min_workers is None else judged.min_workers,
+    )
     yield "headrace_workers_max", (model,), most_workers(view, judged)
-    for reason in dict.fromkeys((*BLOCKED_REASONS, *filter(None, (judged.blocked,)))):
-        yield "headrace_blocked", (model, reason), judged.blocked == reason
+    for reason in Blocked:
+        if reason is not Blocked.NONE:
+            yield "headrace_blocked", (model, reason), judged.blocked is reason
     yield "headrace_paused", (model,), view.paused
     for name in AlertName:
         yield "headrace_alert_firing", (model, name), name in firing

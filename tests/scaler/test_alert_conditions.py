@@ -1,11 +1,16 @@
 """What is wrong with a queue, and what is not: every alert's condition, and its sentence."""
 
+from datetime import UTC, datetime
+
+import msgspec
 import pytest
 from alert_cases import SETTINGS, view
 
 from headrace_contracts.alert import AlertName
+from headrace_contracts.scaling import Scaling, Window
 from headrace_contracts.settings import ScalerSettings
-from headrace_scaler.alerting.conditions import Condition, Judged, Reading, conditions
+from headrace_scaler.alerting.conditions import Condition, Judged, Reading, conditions, judged_of
+from headrace_scaler.policy.decision import Blocked, ModelDecision
 from headrace_scaler.policy.observation import ModelView, WorkerPhase
 
 HOLDS, BETWEEN, GONE = Reading
@@ -76,7 +81,7 @@ def test_a_threshold_of_0_means_never() -> None:
 def test_no_worker_is_over_only_when_one_is_ready(
     waiting: int, phases: tuple[WorkerPhase, ...], start: int, reading: Reading, says: str
 ) -> None:
-    judged = Judged("m", target=1, start=start, blocked="no_slot", reason="no slot has room")
+    judged = Judged("m", target=1, start=start, blocked=Blocked.NO_SLOT, reason="no slot has room")
 
     assert condition(AlertName.NO_WORKER, view(waiting, phases=phases), judged) == Condition(reading, says)
 
@@ -85,7 +90,7 @@ def test_a_paused_model_misses_no_worker() -> None:
     model = view(3, phases=(), paused=True)
 
     assert condition(AlertName.NO_WORKER, model).reading is GONE
-    assert condition(AlertName.SATURATION, model, Judged("m", blocked="no_slot")).reading is GONE
+    assert condition(AlertName.SATURATION, model, Judged("m", blocked=Blocked.NO_SLOT)).reading is GONE
 
 
 @pytest.mark.parametrize(
@@ -105,34 +110,38 @@ def test_a_paused_model_misses_no_worker() -> None:
 def test_a_crash_loop_is_over_when_a_start_succeeded_or_none_is_wanted(
     blocked: str, target: int, phases: tuple[WorkerPhase, ...], reading: Reading
 ) -> None:
-    found = condition(AlertName.CRASH_LOOP, view(1, phases=phases), Judged("m", target, blocked=blocked))
+    found = condition(AlertName.CRASH_LOOP, view(1, phases=phases), Judged("m", target, blocked=Blocked(blocked)))
 
     assert found.reading is reading
 
 
-def test_a_crash_loop_says_how_the_last_start_ended() -> None:
-    judged = Judged("m", 1, blocked="crash_loop", reason="5 starts in a row failed; the next one in 60 s")
+def test_a_crash_loop_says_what_the_decision_says() -> None:
+    judged = Judged("m", 1, blocked=Blocked.CRASH_LOOP, reason="5 starts in a row failed, the last: exit status 1")
 
-    found = condition(AlertName.CRASH_LOOP, view(1, failed="exit status 1: error: no such file"), judged)
+    found = condition(AlertName.CRASH_LOOP, view(1), judged)
 
-    assert found.says == (
-        "workers keep failing to start: exit status 1: error: no such file "
-        "(5 starts in a row failed; the next one in 60 s)"
-    )
+    assert found.says == "workers keep failing to start: 5 starts in a row failed, the last: exit status 1"
 
 
-@pytest.mark.parametrize("blocked", ["max_workers", "no_slot", "never_fits"])
-def test_saturation_needs_both_work_and_a_reason(blocked: str) -> None:
-    assert condition(AlertName.SATURATION, view(1), Judged("m", blocked=blocked)).reading is HOLDS
-    assert condition(AlertName.SATURATION, view(0), Judged("m", blocked=blocked)).reading is GONE
+@pytest.mark.parametrize("blocked", [Blocked.MAX_WORKERS, Blocked.NO_SLOT, Blocked.NEVER_FITS])
+def test_saturation_needs_both_work_and_a_reason(blocked: Blocked) -> None:
+    assert condition(AlertName.SATURATION, view(1), Judged("m", blocked=Blocked(blocked))).reading is HOLDS
+    assert condition(AlertName.SATURATION, view(0), Judged("m", blocked=Blocked(blocked))).reading is GONE
     assert condition(AlertName.SATURATION, view(1), Judged("m")).reading is GONE
     # A model that cannot start has room.
-    assert condition(AlertName.SATURATION, view(1), Judged("m", blocked="crash_loop")).reading is GONE
+    assert condition(AlertName.SATURATION, view(1), Judged("m", blocked=Blocked.CRASH_LOOP)).reading is GONE
 
 
-def test_the_bound_that_holds_now_is_named() -> None:
-    judged = Judged("m", blocked="max_workers", max_workers=1)
+def test_the_bounds_are_those_that_the_schedule_gives_now() -> None:
+    mornings = Window("0 8 * * *", duration_s=3600.0, max_workers=1)
+    model = msgspec.structs.replace(view(7), scaling=Scaling(max_workers=4, schedule=(mornings,)))
+    decision = ModelDecision("m", target=1, start=("cpu",), reason="why", blocked=Blocked.MAX_WORKERS)
 
-    found = condition(AlertName.SATURATION, view(7), judged)
+    judged = judged_of(model, decision, datetime(2026, 1, 1, 8, 30, tzinfo=UTC))
 
-    assert found.says == "7 jobs wait, and `max_workers` are there; 1 worker of at most 1"
+    assert judged == Judged("m", 1, 1, Blocked.MAX_WORKERS, "why", min_workers=0, max_workers=1)
+    assert condition(AlertName.SATURATION, model, judged).says == (
+        "7 jobs wait, and `max_workers` are there; 2 workers of at most 1"
+    )
+    later = judged_of(model, decision, datetime(2026, 1, 1, 9, 30, tzinfo=UTC))
+    assert later.max_workers == 4

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from headrace_contracts.alert import Alert, AlertName, AlertState
 from headrace_scaler.alerting.conditions import Judged, Reading
 from headrace_scaler.alerting.policy import REPEAT_S, Track, alerts, step, taken_over
+from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import ModelView, WorkerPhase
 
 FIRING, RESOLVED = AlertState
@@ -86,7 +87,7 @@ def test_all_five_fire_with_their_reasons() -> None:
     queue = Queue()
     stuck = view(120, oldest_wait_s=90.0, phases=(), failed="exit status 1")
     crowded = view(1, name="crowded")
-    judged = [Judged("m", 1, blocked="crash_loop"), Judged("crowded", 4, blocked="no_slot")]
+    judged = [Judged("m", 1, blocked=Blocked.CRASH_LOOP), Judged("crowded", 4, blocked=Blocked.NO_SLOT)]
 
     queue.look(0.0, stuck, crowded, judged=judged)
     queue.look(5.0, stuck, crowded, judged=judged)
@@ -139,7 +140,7 @@ LOOKS = st.lists(
     st.tuples(
         st.floats(0.0, 7.0),  # since the look before
         st.dictionaries(MODELS, st.tuples(st.sampled_from([0, 1, 49, 50, 99, 100, 5000]), st.booleans()), max_size=2),
-        st.sampled_from(["", "crash_loop", "no_slot"]),
+        st.sampled_from([Blocked.NONE, Blocked.CRASH_LOOP, Blocked.NO_SLOT]),
         st.booleans(),  # another leader takes over
     ),
     max_size=80,
@@ -148,7 +149,7 @@ LOOKS = st.lists(
 
 @given(LOOKS)
 def test_every_firing_is_followed_by_exactly_one_resolved(
-    looks: list[tuple[float, dict[str, tuple[int, bool]], str, bool]],
+    looks: list[tuple[float, dict[str, tuple[int, bool]], Blocked, bool]],
 ) -> None:
     queue, now = Queue(), 0.0
     for after_s, models, blocked, takeover in looks:

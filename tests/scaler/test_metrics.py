@@ -5,13 +5,14 @@ import socket
 import urllib.request
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 from alert_cases import BACKLOG, seen, view, wall
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from promtool import needs_promtool, promtool
 
-from headrace_contracts.alert import AlertName, WorkerColdStart
+from headrace_contracts.alert import WorkerColdStart
 from headrace_contracts.errors import SettingsError
 from headrace_contracts.heartbeat import ColdStart
 from headrace_contracts.names import Lane
@@ -19,11 +20,16 @@ from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Judged
 from headrace_scaler.metrics import COUNTERS, GAUGES, ScalerMetrics, Spend, phases_of
 from headrace_scaler.metrics_endpoint import serving_metrics
+from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import Observation, Slot, SlotKind, WorkerPhase
-from headrace_storage.jobs import Backlog
+from headrace_storage.lanes import LaneState
 
 COLD = WorkerColdStart("m", "w-1", wall(0.0), 0.02, ColdStart(spawn_s=0.1, load_s=3.0, forked=True), 3.2)
 SPEND = Spend("m", starting_s=10.0, busy_s=60.5, idle_s=5.0, jobs=12, cost=0.25)
+
+
+def lane(name: Lane, waiting: int, held: int) -> LaneState:
+    return LaneState("m", name, waiting, held, delivered=0, ack_wait_s=30.0, most_held=10_000, paused_until=None)
 
 
 def busy_scaler() -> ScalerMetrics:
@@ -33,8 +39,8 @@ def busy_scaler() -> ScalerMetrics:
         (view(7, oldest_wait_s=1.5, phases=(WorkerPhase.BUSY, WorkerPhase.BUSY, WorkerPhase.IDLE), failed="exit 1"),),
         (Slot("cpu", SlotKind.CPU, 8, 3), Slot("gpu:0", SlotKind.GPU, 80 << 30, 60 << 30, quarantined="lost")),
     )
-    lanes = [Backlog("m", Lane.HIGH, 2, 1), Backlog("m", Lane.NORMAL, 5, 0), Backlog("m", Lane.LOW, 0, 0)]
-    judged = [Judged("m", target=4, blocked="no_slot")]
+    lanes = {"m": (lane(Lane.HIGH, 2, 1), lane(Lane.NORMAL, 5, 0), lane(Lane.LOW, 0, 0))}
+    judged = [Judged("m", target=4, blocked=Blocked.NO_SLOT)]
     metrics.leads(True)
     metrics.observed(observation, lanes, judged, {"m": [BACKLOG]}, untold=1)
     metrics.acted("m", started=2, drained=1, stopped=1)
@@ -135,7 +141,7 @@ def test_every_name_that_is_declared_is_shown() -> None:
 
 def test_what_is_gone_leaves_no_number_behind() -> None:
     metrics = busy_scaler()
-    metrics.observed(seen(view(name="other")), [], [], {})
+    metrics.observed(seen(view(name="other")), {}, [], {})
     metrics.zygote(None)
 
     found = samples(metrics)
@@ -150,7 +156,7 @@ def test_what_is_gone_leaves_no_number_behind() -> None:
 
 def test_a_counter_is_there_before_it_counts() -> None:
     metrics = ScalerMetrics(ScalerSettings())
-    metrics.observed(seen(view()), [], [], {})
+    metrics.observed(seen(view()), {}, [], {})
 
     found = samples(metrics)
 
@@ -169,13 +175,19 @@ def test_a_scaler_that_does_not_lead_shows_nothing_old() -> None:
     assert key("worker_cost_total", model="m") not in found
 
 
-def test_a_reason_that_is_not_known_here_is_shown_too() -> None:
+def test_a_cold_start_that_is_told_twice_counts_once() -> None:
+    """Once when the worker is ready, and once more when it has its first result."""
     metrics = ScalerMetrics(ScalerSettings())
-    metrics.observed(seen(view()), [], [Judged("m", blocked="on_strike")], {"m": [AlertName.SATURATION]})
+    metrics.cold_started(COLD)
+    with_result = msgspec.structs.replace(COLD, phases=msgspec.structs.replace(COLD.phases, first_result_s=0.4))
+    metrics.cold_started(with_result)
+    metrics.cold_started(msgspec.structs.replace(with_result, worker="w-2"))
 
     found = samples(metrics)
 
-    assert found[key("blocked", model="m", reason="on_strike")] == 1
+    assert found[key("cold_start_seconds_count", model="m", forked="true")] == 2
+    assert found[key("cold_start_phase_seconds_count", model="m", phase="load")] == 2
+    assert found[key("cold_start_phase_seconds_sum", model="m", phase="first_result")] == 0.8
 
 
 def test_a_threshold_of_0_has_no_number() -> None:

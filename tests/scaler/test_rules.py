@@ -11,7 +11,8 @@ from promtool import needs_promtool, promtool
 from test_metrics import busy_scaler
 
 from headrace_contracts.alert import AlertName
-from headrace_scaler.alerting.conditions import CRASH_LOOP, NO_PLACE
+from headrace_scaler.alerting.conditions import NO_PLACE
+from headrace_scaler.policy.decision import Blocked
 
 FOLDER = Path(__file__).parents[2] / "compose" / "prometheus"
 RULES = FOLDER / "headrace.rules.yml"
@@ -102,7 +103,7 @@ def test_the_rules_mean_the_same_reasons_as_the_scaler() -> None:
     reasons = {name: re.search(r'reason=~?"([^"]*)"', rule["expr"]) for name, rule in rules().items()}
 
     assert {name: found[1] for name, found in reasons.items() if found} == {
-        "HeadraceCrashLoop": CRASH_LOOP,
+        "HeadraceCrashLoop": Blocked.CRASH_LOOP,
         "HeadraceSaturation": "|".join(NO_PLACE),
     }
 

@@ -3,25 +3,25 @@
 A condition is left by a lower bound than it is entered by, so that a value at the edge raises one alert and not many.
 """
 
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
 from headrace_contracts.alert import AlertName
 from headrace_contracts.settings import ScalerSettings
+from headrace_scaler.policy.decision import Blocked, ModelDecision
 from headrace_scaler.policy.observation import ModelView, WorkerPhase
+from headrace_scaler.policy.schedule import bounds_at
 
 # A backlog and an age are over below this share of what they fire at. Nearer to 1: alerts flap with the load.
 LOWER_BOUND = 0.5
 
-CRASH_LOOP = "crash_loop"
-# After a failed start, the next one waits. It alone is no alert, but a crash loop is not over by it.
-BACKOFF = "backoff"
 # Why workers that are wanted have no place.
 NO_PLACE = {
-    "max_workers": "`max_workers` are there",
-    "no_slot": "no slot is left for another worker",
-    "never_fits": "no slot is large enough for a worker",
+    Blocked.MAX_WORKERS: "`max_workers` are there",
+    Blocked.NO_SLOT: "no slot is left for another worker",
+    Blocked.NEVER_FITS: "no slot is large enough for a worker",
 }
 
 _READY = frozenset({WorkerPhase.IDLE, WorkerPhase.BUSY})
@@ -36,12 +36,21 @@ class Judged(msgspec.Struct, frozen=True):
     """Workers wanted."""
     start: int = 0
     """Workers ordered now: they are on their way."""
-    blocked: str = ""
-    """Why workers that are wanted cannot be started: `crash_loop`, `no_slot`, `max_workers` ..."""
+    blocked: Blocked = Blocked.NONE
     reason: str = ""
     """The decision's own sentence."""
-    max_workers: int | None = None
+    min_workers: int | None = None
     """The bound that holds now; None: the model's own."""
+    max_workers: int | None = None
+
+
+def judged_of(view: ModelView, decision: ModelDecision, wall: datetime) -> Judged:
+    """A decision, and the bounds that the model's schedule gives at `wall`."""
+    bounds = bounds_at(view.scaling, wall)
+    started = len(decision.start)
+    return Judged(
+        view.name, decision.target, started, decision.blocked, decision.reason, bounds.minimum, bounds.maximum
+    )
 
 
 class Reading(StrEnum):
@@ -117,14 +126,16 @@ def _no_worker(view: ModelView, judged: Judged) -> Condition:
 
 
 def _crash_loop(view: ModelView, judged: Judged) -> Condition:
-    """Starts fail. Over when one has succeeded, or when no worker is wanted any more."""
-    if judged.blocked == CRASH_LOOP:
-        last = f": {view.failed_starts[-1].reason}" if view.failed_starts else ""
-        why = f" ({judged.reason})" if judged.reason else ""
-        return Condition(Reading.HOLDS, f"workers keep failing to start{last}{why}")
+    """Starts fail. Over when one has succeeded, or when no worker is wanted any more.
+
+    A start that only waits for its time (`backoff`) is no alert, and ends none.
+    """
+    if judged.blocked is Blocked.CRASH_LOOP:
+        why = f": {judged.reason}" if judged.reason else ""
+        return Condition(Reading.HOLDS, f"workers keep failing to start{why}")
     ready = sum(worker.phase in _READY for worker in view.workers)
     starting = workers_there(view, judged) - ready
-    if judged.blocked != BACKOFF and (ready or (judged.target == 0 and not starting)):
+    if judged.blocked is not Blocked.BACKOFF and (ready or (judged.target == 0 and not starting)):
         now = f"{_count(ready, 'worker')} {_is(ready)} ready" if ready else "no worker is wanted"
         return Condition(Reading.GONE, now)
     return Condition(Reading.BETWEEN, "no worker has become ready since")
