@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -57,6 +58,21 @@ async def stored(connection: Connection, model: str) -> list[Alert]:
 
 async def states(connection: Connection, model: str) -> list[tuple[AlertName, AlertState]]:
     return [(one.alert, one.state) for one in await stored(connection, model)]
+
+
+async def frozen(server: NatsServer) -> None:
+    """Stop a server, and wait until none of its threads runs: one may yet answer what comes in the meantime."""
+    assert server.pid is not None
+    freeze(server.pid)
+    threads = Path(f"/proc/{server.pid}/task")
+    async with asyncio.timeout(30):
+        while any(_state(thread) != "T" for thread in threads.iterdir()):
+            await asyncio.sleep(0.005)
+
+
+def _state(thread: Path) -> str:
+    """Its letter: what follows the name in brackets."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 class Leader:
@@ -156,10 +172,11 @@ async def test_a_receipt_that_was_lost_does_not_tell_it_twice(
 ) -> None:
     leader = Leader(connection)
     await leader.look(view(200, name=model))
-    freeze(nats_server.pid)
     try:
+        await frozen(nats_server)
         await leader.look(view(200, name=model), later_s=AFTER_S)  # sent, and not answered
     finally:
+        assert nats_server.pid is not None
         thaw(nats_server.pid)
     untold = leader.board.untold
     async with asyncio.timeout(30):
