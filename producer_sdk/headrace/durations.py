@@ -1,4 +1,4 @@
-"""Durations as people read them."""
+"""Durations as people read them: in sentences, and in the columns of a table."""
 
 SECOND, MINUTE_S, HOUR_S, DAY_S = 1.0, 60.0, 3600.0, 86_400.0
 
@@ -20,3 +20,17 @@ def duration(seconds: float) -> str:
         if name == "d" or rounded * rest_unit < (HOUR_S if name == "min" else DAY_S):
             return f"{whole} {name}" + (f" {rest} {rest_name}" if rest else "")
     raise AssertionError("days take any number")
+
+
+def compact(seconds: float) -> str:
+    """The same in at most six characters, as in `340ms`, `12.3s`, `4m05s`, `2h05m` or `3d01h`; days take more."""
+    if seconds < 59.95:
+        return duration(seconds).replace(" ", "")
+    whole = round(seconds)
+    if whole < HOUR_S:
+        return f"{whole // 60}m{whole % 60:02}s"
+    minutes = round(seconds / MINUTE_S)
+    if minutes < 24 * 60:
+        return f"{minutes // 60}h{minutes % 60:02}m"
+    hours = round(seconds / HOUR_S)
+    return f"{hours // 24}d{hours % 24:02}h"

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 import msgspec
+import nats.js.errors
 
 from headrace_contracts import codec
 from headrace_contracts.errors import UndecodableMessage
@@ -56,8 +57,11 @@ async def newest_ends(connection: Connection, from_sequence: int | None) -> Ends
         BrokerUnavailable: no answer.
     """
     with connection.errors():
-        state = (await connection.js.stream_info(Stream.RESULTS)).state
-    newest = max(state.first_seq, state.last_seq - MOST_AT_A_LOOK + 1)
+        try:
+            state = (await connection.js.stream_info(Stream.RESULTS)).state
+        except nats.js.errors.NotFoundError:  # nobody has run a job on this broker yet
+            return Ends((), 0, 1)
+    newest = max(1, state.first_seq, state.last_seq - MOST_AT_A_LOOK + 1)  # an empty stream begins at 0
     # A stream that was made anew counts from 1 again.
     wanted = newest if from_sequence is None or from_sequence > state.last_seq + 1 else from_sequence
     start = max(wanted, newest)

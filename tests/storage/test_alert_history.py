@@ -95,6 +95,10 @@ async def test_ends_are_read_once_and_the_newest_where_there_are_too_many(
     connection: Connection, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(newest_results, "MOST_AT_A_LOOK", 3)
+    empty = await newest_ends(connection, None)
+    assert (await newest_ends(connection, empty.next_sequence)).skipped == 0
+    await end(connection, model, 0)
+    assert (await newest_ends(connection, empty.next_sequence)).skipped == 0
     for took_s in (1, 2, 3, 4):
         await end(connection, model, took_s)
     first = await newest_ends(connection, None)

@@ -3,14 +3,11 @@
 from datetime import datetime
 
 import msgspec
-import nats.js.errors
 
-from headrace_contracts.errors import BrokerUnavailable, InvalidSpec
 from headrace_contracts.model import ModelSpec
-from headrace_contracts.names import Bucket, Stream
+from headrace_contracts.names import Stream
 from headrace_storage.connection import Connection
-from headrace_storage.reading import bucket_values
-from headrace_storage.registry import decode_spec
+from headrace_storage.registry_reader import RegistryReader
 
 
 class ConsumerState(msgspec.Struct, frozen=True):
@@ -40,8 +37,7 @@ class Surveyor:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._models: dict[str, ModelSpec | None] = {}
-        self._models_at = -1
+        self._registry = RegistryReader(connection)
 
     async def look(self) -> Survey:
         """Take one.
@@ -52,21 +48,8 @@ class Surveyor:
         with self._connection.errors():
             jobs = (await self._connection.js.stream_info(Stream.JOBS, subjects_filter="jobs.>")).state
         # After the jobs: a model is in the registry before its first job is published.
-        models = await self._registry()
+        models = await self._registry.models()
         return Survey(tuple(sorted(jobs.subjects or {})), jobs.last_seq, models, await consumers(self._connection))
-
-    async def _registry(self) -> dict[str, ModelSpec | None]:
-        with self._connection.errors():
-            try:
-                info = await self._connection.js.stream_info(f"KV_{Bucket.MODELS}")
-            except nats.js.errors.NotFoundError as error:
-                # Without a registry every job would look like one for an unknown model.
-                raise BrokerUnavailable(self._connection.url, f"it has no bucket {Bucket.MODELS}") from error
-        if info.state.last_seq != self._models_at:
-            values = await bucket_values(self._connection, Bucket.MODELS)
-            self._models = {name: _spec_or_none(name, values[name]) for name in sorted(values)}
-            self._models_at = info.state.last_seq
-        return self._models
 
 
 async def consumers(connection: Connection) -> dict[str, ConsumerState]:
@@ -88,10 +71,3 @@ async def consumers(connection: Connection) -> dict[str, ConsumerState]:
         offset += len(listed)
         if not listed or offset >= page["total"]:
             return found
-
-
-def _spec_or_none(name: str, value: bytes) -> ModelSpec | None:
-    try:
-        return decode_spec(name, value)
-    except InvalidSpec:
-        return None
