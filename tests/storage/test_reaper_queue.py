@@ -420,7 +420,7 @@ async def test_a_model_that_is_added_during_a_look_keeps_its_jobs(yard: Yard, ea
 
     if earlier:
         await yard.submit("early")
-    surveyor._registry = read_then_add  # type: ignore[method-assign]
+    surveyor._registry = read_then_add
     await yard.reaper.look()
     assert await yard.result("first") is None
     assert len(yard.done(Rule.UNROUTABLE)) == earlier

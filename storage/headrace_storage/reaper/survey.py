@@ -37,7 +37,7 @@ class Surveyor:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._registry = RegistryReader(connection)
+        self._registry = RegistryReader(connection).models
 
     async def look(self) -> Survey:
         """Take one.
@@ -48,7 +48,7 @@ class Surveyor:
         with self._connection.errors():
             jobs = (await self._connection.js.stream_info(Stream.JOBS, subjects_filter="jobs.>")).state
         # After the jobs: a model is in the registry before its first job is published.
-        models = await self._registry.models()
+        models = await self._registry()
         return Survey(tuple(sorted(jobs.subjects or {})), jobs.last_seq, models, await consumers(self._connection))
 
 
