@@ -12,7 +12,7 @@ import click
 GROUP = "headrace.commands"
 
 # The component of a command, and the extra that brings its libraries.
-_EXTRAS = {"headrace_workers": "worker", "headrace_local": "local"}
+_EXTRAS = {"headrace_workers": "worker", "headrace_scaler": "scaler", "headrace_local": "local"}
 
 
 class CommandGroup(click.Group):
