@@ -21,7 +21,8 @@ from headrace_scaler.launchers.spawner import Spawner
 from headrace_scaler.launchers.zygote import ZygoteSpawner
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_scaler.logs import configure_logs
-from headrace_scaler.service import Scaler, Told
+from headrace_scaler.service import Scaler
+from headrace_scaler.telling import Told
 
 # A little more than a worker itself gives to what runs; then it is stuck.
 STOP_GRACE_S = 45.0

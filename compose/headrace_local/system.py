@@ -24,7 +24,7 @@ from headrace_local.models import check_installed
 from headrace_local.nats_server import NatsServer
 from headrace_local.scaled_workers import ScaledWorkers
 from headrace_local.worker_process import WorkerError, WorkerProcess, worker_environment
-from headrace_scaler.service import Told
+from headrace_scaler.telling import Told
 from headrace_storage.connection import Connection
 from headrace_storage.leadership import end_all_terms
 from headrace_storage.registry import add_model

@@ -23,7 +23,7 @@ class ColdStart(msgspec.Struct, frozen=True):
     spawn_s: float = 0.0
     """From the order to start the worker until its first line of code."""
     connect_s: float = 0.0
-    """Until the broker was found, checked and asked for the model; beside the rest."""
+    """Until the broker was found and asked for the model. It is checked while the engine starts."""
     weights_s: float = 0.0
     """Weights fetched or found in the cache."""
     engine_s: float = 0.0
@@ -38,6 +38,12 @@ class ColdStart(msgspec.Struct, frozen=True):
     """From ready to the first job's result."""
     forked: bool = False
     """The process came from a warm parent."""
+
+    @property
+    def ready_s(self) -> float:
+        """From the order until jobs are taken: the phases up to there follow each other."""
+        before = self.spawn_s + self.connect_s + self.weights_s
+        return before + self.engine_s + self.import_s + self.load_s + self.warm_up_s
 
 
 class Account(msgspec.Struct, frozen=True):

@@ -8,13 +8,11 @@ observation would.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import partial
 
 import msgspec
 import structlog
 
-from headrace_contracts.alert import ScalingDecision
 from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.heartbeat import DrainRequest
 from headrace_scaler.launchers.port import Launcher, LaunchError, Order
@@ -125,22 +123,3 @@ def _overdue(view: ModelView, now: float) -> list[str]:
         and not worker.jobs
         and now - worker.since > DRAIN_DEADLINE_S
     ]
-
-
-def told(view: ModelView, decision: ModelDecision, done: Done, at: datetime) -> ScalingDecision:
-    """A decision and what was done for it, as everybody may read it."""
-    present = [worker for worker in view.workers if worker.phase is not WorkerPhase.DRAINING]
-    return ScalingDecision(
-        model=view.name,
-        at=at,
-        target=decision.target,
-        workers=len(present),
-        busy=sum(worker.phase is WorkerPhase.BUSY for worker in present),
-        reason=decision.reason,
-        blocked=decision.blocked.value,
-        waiting=view.waiting,
-        held=view.held,
-        started=len(done.started),
-        draining=done.drained,
-        stopped=done.stopped,
-    )

@@ -5,7 +5,7 @@ is stored only behind the one it was made for (`tell_alert`). So a receipt that 
 a moment ago, is found out at the next message, and neither makes an alert fire twice or stay for ever.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -35,8 +35,10 @@ class AlertBoard:
     Not for use by several tasks at once.
     """
 
-    def __init__(self, settings: ScalerSettings) -> None:
+    def __init__(self, settings: ScalerSettings, on_told: Callable[[Alert], None] = lambda _alert: None) -> None:
+        """`on_told` is called with every alert that the broker has taken; it must not raise."""
         self._settings = settings
+        self._on_told = on_told
         self._told: dict[str, Told] | None = None
         """What the stream says, by model; None until it was read."""
         self._tracks: dict[str, dict[AlertName, Track]] = {}

@@ -8,10 +8,13 @@ import msgspec
 from headrace_contracts.clock import Clock
 from headrace_contracts.heartbeat import EngineStatus, WorkerStatus
 from headrace_contracts.model import ModelSpec, runs_as
+from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers.port import Launched, Launcher
 from headrace_scaler.launchers.slots import need_of
+from headrace_scaler.metrics import Spend
 from headrace_scaler.observing.arrivals import Arrivals
 from headrace_scaler.observing.service_time import ServiceTimes
+from headrace_scaler.observing.spending import Spending
 from headrace_scaler.observing.workers import Seen, WorkerWatch
 from headrace_scaler.policy.observation import FailedStart, ModelView, Observation, Slot
 from headrace_storage.arrivals import Arrival
@@ -34,6 +37,8 @@ class Look(msgspec.Struct, frozen=True):
     became_ready: tuple[tuple[WorkerStatus, EngineStatus], ...]
     statuses: tuple[WorkerStatus, ...]
     launched: tuple[Launched, ...]
+    spent: tuple[Spend, ...]
+    """What the workers of each model have cost since we look."""
     unreadable: tuple[str, ...]
     """What is wrong with entries of the registry that cannot be read."""
 
@@ -41,12 +46,13 @@ class Look(msgspec.Struct, frozen=True):
 class Observer:
     """Looks at the queue, the workers and the slots; remembers what only time shows (rates, service times)."""
 
-    def __init__(self, connection: Connection, launcher: Launcher, clock: Clock) -> None:
+    def __init__(self, connection: Connection, launcher: Launcher, prices: ScalerSettings, clock: Clock) -> None:
         self._connection = connection
         self._launcher = launcher
         self._clock = clock
         self._arrivals = Arrivals()
         self._service_times = ServiceTimes()
+        self._spending = Spending(prices)
         self._workers = WorkerWatch()
 
     def heard(self, arrival: Arrival) -> None:
@@ -74,6 +80,7 @@ class Observer:
         # What is told once, as the end of a worker, is taken in when nothing can go wrong any more.
         now, wall = self._clock.monotonic(), self._clock.now()
         self._service_times.update(statuses)
+        self._spending.update(statuses, {spec.name: spec for spec in specs})
         seen = self._workers.look(statuses, launched, {spec.name: runs_as(spec) for spec in specs}, now, wall)
         models = tuple(
             self._model(spec, lanes.get(spec.name, ()), wait_s, seen, slots, refused, now)
@@ -86,6 +93,7 @@ class Observer:
             seen.became_ready,
             tuple(statuses),
             launched,
+            self._spending.so_far,
             tuple(unreadable),
         )
 
