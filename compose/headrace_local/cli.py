@@ -16,7 +16,7 @@ from headrace_local.interrupt import run_until_signal
 from headrace_local.models import ModelUnavailableError, bundled_models, check_installed, find_model
 from headrace_local.nats_server import RANDOM_PORT
 from headrace_local.system import DEFAULT_PORT, LocalSystem
-from headrace_local.up import describe, stay_up
+from headrace_local.up import describe, is_news, stay_up
 
 
 def _say(line: str) -> None:
@@ -53,7 +53,7 @@ def up(names: tuple[str, ...], port: int, folder: Path | None, nats_url: str | N
             port=port,
             own_server=not nats_url,
             scaled=not no_scaler,
-            on_event=lambda event: _say(describe(event)),
+            on_event=lambda event: _say(describe(event)) if is_news(event) else None,
         )
         run_until_signal(
             stay_up(system, models, _say),
@@ -76,11 +76,12 @@ def up(names: tuple[str, ...], port: int, folder: Path | None, nats_url: str | N
 )
 @click.pass_context
 def demo(context: click.Context, folder: Path | None, out: Path) -> None:
-    """Draw a picture, write down speech and answer a question: three real models, through the whole system.
+    """Draw a picture, write down speech and answer a question: three real models, through the whole system, each from
+    nothing and then warm.
 
-    Exits with 0 if all three jobs succeeded.
+    Exits with 0 if all jobs succeeded.
     """
-    from headrace_local.demo import MODELS, run_demo  # the SDK and rich: `up` needs neither
+    from headrace_local.demo import MODELS, of_the_demo, run_demo  # the SDK and rich: `up` needs neither
     from headrace_local.demo_view import DemoView
 
     view = DemoView()
@@ -93,7 +94,7 @@ def demo(context: click.Context, folder: Path | None, out: Path) -> None:
                 folder.expanduser().absolute(),
                 load_settings(),
                 port=RANDOM_PORT,
-                on_event=lambda event: view.since_start(describe(event)),
+                on_event=lambda event: view.since_start(describe(event)) if of_the_demo(event) else None,
             )
             succeeded = run_until_signal(
                 run_demo(system, out, view), on_stop=lambda: view.say("Stopping ..."), on_second=system.hurry

@@ -19,9 +19,12 @@ class Row(msgspec.Struct, frozen=True):
     """How one job of the demo ended."""
 
     model: str
+    start: str
+    """`cold`: no worker of the model was there; `warm`: one was."""
     status: str
+    total_s: float = 0.0
+    """From when the broker had the job until its result was made."""
     timings: Timings = Timings()
-    attempts: int = 0
     artifact: str = ""
 
 
@@ -63,15 +66,15 @@ class DemoView:
         """Every job and where its time went."""
         # Fits into 80 columns.
         table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption="times in seconds")
-        for name in ("model", "status"):
+        for name in ("model", "start", "status"):
             table.add_column(name, no_wrap=True)
-        for name in ("queue", "load", "run", "store", "attempts"):
+        for name in ("total", "queue", "load", "run", "store"):
             table.add_column(name, justify="right", min_width=5, no_wrap=True)
         table.add_column("artifact", overflow="fold", min_width=12)
         for row in rows:
             t = row.timings
-            seconds = [f"{value:.2f}" for value in (t.queued_s, t.load_s, t.run_s, t.store_s)]
-            table.add_row(row.model, row.status, *seconds, str(row.attempts), row.artifact)
+            seconds = [f"{value:.2f}" for value in (row.total_s, t.queued_s, t.load_s, t.run_s, t.store_s)]
+            table.add_row(row.model, row.start, row.status, *seconds, row.artifact)
         self._console.print(table)
 
 

@@ -15,10 +15,9 @@ import structlog
 from headrace_contracts.clock import Clock
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.settings import Settings
-from headrace_scaler.launchers.exec_spawner import ExecSpawner
+from headrace_contracts.zygote import MemoryUse
 from headrace_scaler.launchers.local import LocalLauncher
-from headrace_scaler.launchers.spawner import Spawner
-from headrace_scaler.launchers.zygote import ZygoteSpawner
+from headrace_scaler.launchers.machine import this_machine
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_scaler.logs import configure_logs
 from headrace_scaler.service import Scaler
@@ -78,10 +77,17 @@ class ScaledWorkers:
             log = stack.enter_context((self._folder / "scaler.log").open("a", encoding="utf-8"))
             configure_logs(file=log)
             stack.callback(structlog.reset_defaults)
-            spawner = await self._spawner(stack)
-            self._launcher = await stack.enter_async_context(
-                LocalLauncher(self._folder, self._settings.scaler, spawner, self._environment, self._clock)
+            machine = await stack.enter_async_context(
+                this_machine(
+                    self._folder,
+                    self._settings,
+                    self._environment,
+                    self._clock,
+                    models=self._models,
+                    takes_along=True,
+                )
             )
+            self._launcher, self.zygote = machine.launcher, machine.zygote
             stack.push_async_callback(self._stop_workers)
             scaler = Scaler(self._settings, self._launcher, self._clock, on_told=self._on_told)
             self._scaling = asyncio.create_task(scaler.run())
@@ -92,6 +98,15 @@ class ScaledWorkers:
             if self._scaling.done():
                 self._scaling.result()
             self._running = stack.pop_all()
+
+    async def wait_warm(self, deadline_s: float) -> MemoryUse | None:
+        """Wait until workers can be forked; what the warm parent costs. None: there is none, or not within the time."""
+        if self.zygote is None:
+            return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                await self.zygote.warm.wait()
+        return await self.zygote.memory()
 
     async def stop(self) -> None:
         """End the scaler, then every worker: what runs gets its grace, what does not is kept in the queue."""
@@ -112,21 +127,6 @@ class ScaledWorkers:
         """While stopping: do not wait for the jobs that run."""
         if self._launcher is not None:
             self._launcher.kill_all()
-
-    async def _spawner(self, stack: contextlib.AsyncExitStack) -> Spawner:
-        by_exec = await stack.enter_async_context(ExecSpawner(dies_with_us=True))
-        if not self._settings.scaler.zygote:
-            return by_exec
-        self.zygote = await stack.enter_async_context(
-            ZygoteProcess(
-                self._models,
-                self._settings.cache_path,
-                self._environment,
-                self._folder / "zygote.log",
-                takes_along=True,
-            )
-        )
-        return ZygoteSpawner(self.zygote.path, by_exec)
 
     async def _stop_scaling(self) -> None:
         assert self._scaling is not None

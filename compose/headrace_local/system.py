@@ -31,6 +31,8 @@ from headrace_storage.registry import add_model
 from headrace_storage.topology import ensure_topology
 
 DEFAULT_PORT = 4222
+# Importing every library takes seconds, on a slow disk more; jobs are served all the same.
+WARM_DEADLINE_S = 60.0
 
 Event = EngineStatus | Ended | Told
 
@@ -132,6 +134,11 @@ class LocalSystem:
             name, how = self._last_end.name, self._last_end.how
             raise WorkerError(f"the {name} does not stay up ({how}): its log is in {self.folder}")
         return self._board.unhealthy()
+
+    async def wait_warm(self) -> int:
+        """Wait until workers start fast; bytes of memory of their warm parent, 0 where there is none or it is late."""
+        use = None if self._workers is None else await self._workers.wait_warm(WARM_DEADLINE_S)
+        return 0 if use is None else use.pss_bytes
 
     async def stay(self) -> None:
         """Keep running until canceled."""

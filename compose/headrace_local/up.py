@@ -16,6 +16,13 @@ Say = Callable[[str], None]
 MAX_NOTE_CHARS = 300
 
 
+def is_news(event: Event) -> bool:
+    """Whether people want to hear of it: not that nothing is wanted and nothing done."""
+    if isinstance(event, ScalingDecision):
+        return bool(event.started or event.draining or event.stopped or event.blocked)
+    return True
+
+
 def describe(event: Event) -> str:
     """One line for people."""
     match event:
@@ -64,6 +71,10 @@ async def stay_up(system: LocalSystem, models: list[ModelSpec], say: Say) -> Non
         healthy = [spec for spec in models if spec.name not in {engine.model for engine in unhealthy}]
         for line in usage(healthy, url):
             say(line)
+        if memory_bytes := await system.wait_warm():
+            say(
+                f"Warm: workers start in a moment from now on ({memory_bytes >> 20} MiB; [scaler] zygote = false: none)"
+            )
         await system.stay()
 
 

@@ -1,18 +1,23 @@
 """`headrace scaler`: one scaler in the foreground."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import load_settings
-from headrace_scaler.launchers.exec_spawner import ExecSpawner
-from headrace_scaler.launchers.local import LocalLauncher
+from headrace_scaler.launchers.machine import this_machine
+from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_scaler.logs import configure_logs
+from headrace_scaler.metrics import ScalerMetrics
 from headrace_scaler.service import Scaler
+
+MEMORY_EVERY_S = 10.0
 
 
 @click.command()
@@ -37,17 +42,22 @@ def scaler(folder: Path | None, log_level: str) -> None:
 
 async def _scale(folder: Path) -> None:
     settings, clock = load_settings(), SystemClock()
-    async with (
-        ExecSpawner() as spawner,
-        LocalLauncher(folder, settings.scaler, spawner, os.environ, clock) as launcher,
-    ):
-        scaling = asyncio.create_task(Scaler(settings, launcher, clock).run())
+    async with this_machine(folder, settings, os.environ, clock) as machine:
+        scaler = Scaler(settings, machine.launcher, clock)
+        working = asyncio.gather(scaler.run(), _watch_memory(machine.zygote, scaler.metrics))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, scaling.cancel)
-        await asyncio.wait([scaling])
-        if not scaling.cancelled():
-            scaling.result()
+            loop.add_signal_handler(number, working.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+
+
+async def _watch_memory(zygote: ZygoteProcess | None, metrics: ScalerMetrics) -> NoReturn:
+    """What the warm parent costs while nothing runs."""
+    while True:
+        use = None if zygote is None else await zygote.memory()
+        metrics.zygote(None if use is None else use.pss_bytes)
+        await asyncio.sleep(MEMORY_EVERY_S)
 
 
 def _default_folder() -> Path:

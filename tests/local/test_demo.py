@@ -18,7 +18,7 @@ def test_three_real_jobs_succeed_and_their_outputs_are_right(tmp_path: Path) -> 
         [*DEMO, "--dir", str(tmp_path / "d"), "--out", str(out)], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count("succeeded") == 3, ran.stdout
+    assert ran.stdout.count("succeeded") == 6, ran.stdout
     assert "the capital of france is paris" in ran.stdout.lower(), ran.stdout
     written = next(line for line in ran.stdout.splitlines() if "written:" in line)
     assert "dashwood had then leisure to consider how much there might be prudently in his power" in written.lower()
