@@ -14,7 +14,7 @@ FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check lint format schemas promtool bench chaos clean distclean
+.PHONY: help demo up test check lint format schemas promtool bench chaos pictures clean distclean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(DEV) ## Measure latency, throughput, efficiency and memory on this mach
 chaos: $(DEV) ## Break everything at random for MINUTES, from SEED, then check every promise.
 	$(PY) -m headrace_loadgen chaos --seed $(or $(SEED),0) --minutes $(or $(MINUTES),2) \
 		$(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+pictures: $(DEV) ## Simulate the scaler on difficult traffic, and draw what it does.
+	$(PY) -m headrace_scaler.simulation docs/scaling
 
 clean: ## Remove caches and what demo, tests and builds left.
 	rm -rf build dist demo-out out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -65,15 +65,17 @@ def _by_wait(view: ModelView, state: ModelState, jobs: int) -> tuple[int, str]:
 
 
 def averaged_rate(view: ModelView, state: ModelState, now: float) -> float:
-    """The arrival rate as a mean over `target_wait_s`, so that one burst is no lasting demand.
+    """The arrival rate as a mean over the longer of `target_wait_s` and `scale_down_delay_s`.
 
-    It starts at 0: right after a start of the scaler what waits says enough.
+    A burst is no lasting demand, and chance makes a rate over a short time go up and down by much: both would start
+    workers that soon leave. What a mean is too slow for is seen by what waits. It starts at 0.
     """
     observed = view.arrival_rate if math.isfinite(view.arrival_rate) and view.arrival_rate > 0 else 0.0
-    if state.rate_at is None or view.scaling.target_wait_s <= 0:
+    scaling = view.scaling
+    if state.rate_at is None or scaling.target_wait_s <= 0:
         return 0.0
     elapsed_s = max(0.0, now - state.rate_at)
-    weight = 1 - math.exp(-elapsed_s / view.scaling.target_wait_s)
+    weight = 1 - math.exp(-elapsed_s / max(scaling.target_wait_s, scaling.scale_down_delay_s))
     return state.arrival_rate + (observed - state.arrival_rate) * weight
 
 

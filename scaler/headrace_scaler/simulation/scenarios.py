@@ -40,7 +40,7 @@ def _burst() -> Scenario:
     return Scenario(
         "burst",
         "40 jobs at once: from zero to the most workers, and back in steps",
-        (model,), CORES, burst("painter", 10, 40), 260,
+        (model,), CORES, burst("painter", 10, 40), 160,
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def _sawtooth() -> Scenario:
     return Scenario(
         "sawtooth",
         "6 jobs every 15 s, the cooldown: the workers of the first burst stay for the others",
-        (model,), CORES, sawtooth("painter", 15, 6, 240), 400,
+        (model,), CORES, sawtooth("painter", 15, 6, 240), 330,
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def _trickle() -> Scenario:
     return Scenario(
         "trickle",
         "a 2 s job every 2.1 s, just under the rate of one worker",
-        (model,), CORES, trickle("writer", 2.1, 420, start=10), 540,
+        (model,), CORES, trickle("writer", 2.1, 420, start=10), 510,
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _crash_loop() -> Scenario:
     return Scenario(
         "crash-loop",
         "every start fails until 200 s: tried ever more seldom, one at a time, then all is served",
-        (model,), CORES, burst("painter", 10, 12), 420,
+        (model,), CORES, burst("painter", 10, 12), 320,
     )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _slow_cold_start() -> Scenario:
     return Scenario(
         "slow-cold-start",
         "workers that need 2 minutes to start, for 15 s jobs every 6 s: what is on its way is counted",
-        (model,), CORES, arrivals, 1300,
+        (model,), CORES, arrivals, 1150,
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def _one_gpu() -> Scenario:
     return Scenario(
         "one-gpu",
         "two models, one GPU: an idle worker makes room for the other model's jobs, at most once a cooldown",
-        (painter, writer), ONE_GPU, arrivals, 540,
+        (painter, writer), ONE_GPU, arrivals, 450,
     )  # fmt: skip
 
 
