@@ -34,19 +34,21 @@ class Scaling(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     """Longest wait of a job that is aimed at: as many workers as the measured service time asks for, and not one for
     each job that waits. 0: scale on the number of jobs alone."""
     target_utilization: float = 1.0
-    """Share of a worker's capacity that is planned with, above 0 and up to 1; the rest is for bursts."""
+    """Share of a worker's capacity that is planned with, above 0 and up to 1; the rest is for bursts. With
+    `target_wait_s` it is for what arrives, not for what waits."""
     scale_up_window_s: float = 0.0
     """How long more workers must be wanted before they are started; the first one never waits."""
     scale_down_delay_s: float = 30.0
-    """How long fewer workers must be wanted before one is stopped."""
+    """How long fewer workers must be wanted before one is stopped: the most wanted within this time counts."""
     scale_down_step: int = 0
     """Most workers stopped at once; 0: half of the excess, rounded up."""
     idle_timeout_s: float = 60.0
-    """How long the last worker stays without work before the model goes to zero."""
+    """How long the last worker stays without work before the model goes to zero, whatever `scale_down_delay_s` is."""
     cooldown_s: float = 10.0
     """Shortest time between a scale-up and the next scale-down of the model, and between two scale-downs."""
     priority: int = 0
-    """Models of a higher priority get slots first, and may have idle workers of lower ones stopped."""
+    """Models of a higher priority get slots first, and may have idle workers of lower ones stopped, even those that
+    `min_workers` keeps."""
     start_timeout_s: float = 0.0
     """Longest time from the start of a worker until its model is ready; 0: `timeouts.load_s` and a minute."""
     schedule: tuple[Window, ...] = ()

@@ -120,7 +120,8 @@ def test_a_day_is_served_in_time_by_workers_that_are_mostly_busy(traces):
     assert trace.wait_s(0.95) <= model.scaling.target_wait_s
     always = model.scaling.max_workers * trace.until
     assert trace.worker_s() < always / 2
-    assert trace.utilization() > 0.5
+    # As docs/scaling.md has it.
+    assert (round(trace.utilization(), 2), round(len(trace.jobs), -3)) == (0.62, 26_000)
 
 
 def test_a_crash_loop_is_tried_ever_more_seldom_and_mended_within_a_minute(traces):
