@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -134,8 +135,12 @@ class LocalPlace:
         """End every process of every worker there was, and wait for it: nobody else does, once its launcher is gone."""
         for mark in self._marks():
             kill_session(mark)
+        for mark in self._marks():
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(mark.pid, 0)
+                for _ in range(1000):
+                    if os.waitpid(mark.pid, os.WNOHANG) != (0, 0):
+                        break
+                    time.sleep(0.01)
 
     def _marks(self) -> set[ProcessMark]:
         for path in self.folder.glob("*.json"):

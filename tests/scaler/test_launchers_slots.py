@@ -34,6 +34,13 @@ def order(slot: str, size: int = 0, only: str = "") -> Order:
     return Order("w", "m", slot, Need(SlotKind.CPU if slot == "cpu" else SlotKind.GPU, size, only))
 
 
+def placed(need: Need, *slots: Slot) -> tuple[tuple[str, ...], str]:
+    """Where the policy puts a worker, else why not."""
+    claim = Claim("m", need, 0, 1, False, True, 1.0, (), 0, (), ())
+    got = share((claim,), slots)["m"]
+    return got.start, got.reason
+
+
 CPU = Slot("cpu", SlotKind.CPU, 4, 4)
 GPU_0 = Slot("gpu:0", SlotKind.GPU, 80 * GIB, 80 * GIB)
 GPU_1 = Slot("gpu:1", SlotKind.GPU, 80 * GIB, 80 * GIB)
@@ -107,11 +114,9 @@ def test_a_gpu_that_is_out_of_use_is_waited_for() -> None:
     assert need_of(model("auto"), [CPU, broken]).kind is SlotKind.GPU
 
 
-def test_a_device_that_does_not_exist_is_named() -> None:
-    with pytest.raises(
-        LaunchError, match=r"model m: resources.device is 'tpu' and must be auto, cpu, cuda or cuda:<n>"
-    ):
-        need_of(model("tpu"), [CPU])
+def test_a_device_that_nobody_knows_is_a_slot_that_is_not_there() -> None:
+    need = need_of(model("tpu"), [CPU, GPU_0])
+    assert placed(need, CPU, GPU_0) == ((), "one worker needs 1 core on tpu, and there is no slot of that kind")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +152,6 @@ def test_a_model_that_names_its_gpu_finds_it_under_that_name() -> None:
 
 
 def test_the_policy_puts_a_model_that_names_its_gpu_there_and_nowhere_else() -> None:
-    def placed(need: Need, *slots: Slot) -> tuple[tuple[str, ...], str]:
-        claim = Claim("m", need, 0, 1, False, True, 1.0, (), 0, (), ())
-        got = share((claim,), slots)["m"]
-        return got.start, got.reason
-
     assert placed(Need(SlotKind.GPU, GIB), GPU_0, GPU_1) == (("gpu:0",), "")
     assert placed(Need(SlotKind.GPU, GIB, "gpu:1"), GPU_0, GPU_1) == (("gpu:1",), "")
     assert placed(Need(SlotKind.GPU, GIB, "gpu:2"), GPU_0, GPU_1) == (

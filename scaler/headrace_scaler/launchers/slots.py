@@ -46,22 +46,17 @@ def need_of(spec: ModelSpec, slots: Sequence[Slot]) -> Need:
     """What one worker of a model takes.
 
     More threads than there are cores are slower and not impossible, so it takes at most all of them. On a GPU,
-    `memory_bytes` of 0 takes the whole of it.
-
-    Raises:
-        LaunchError: its device is no known one.
+    `memory_bytes` of 0 takes the whole of it. A device that nobody knows is a slot that is not there: such a model is
+    not started, and the others are.
     """
     device = spec.resources.device
     if device == "auto":
         device = "cuda" if any(slot.kind is SlotKind.GPU for slot in slots) else "cpu"
-    if device == "cpu":
-        cores = max((slot.size for slot in slots if slot.kind is SlotKind.CPU), default=spec.resources.threads)
-        return Need(SlotKind.CPU, max(1, min(spec.resources.threads, cores)))
-    found = _CUDA.fullmatch(device)
-    if found is None:
-        raise LaunchError(f"model {spec.name}: resources.device is {device!r} and must be auto, cpu, cuda or cuda:<n>")
-    only = gpu_slot_id(int(found["index"])) if found["index"] else ""
-    return Need(SlotKind.GPU, spec.resources.memory_bytes, only)
+    if (found := _CUDA.fullmatch(device)) is not None:
+        only = gpu_slot_id(int(found["index"])) if found["index"] else ""
+        return Need(SlotKind.GPU, spec.resources.memory_bytes, only)
+    cores = max((slot.size for slot in slots if slot.kind is SlotKind.CPU), default=spec.resources.threads)
+    return Need(SlotKind.CPU, max(1, min(spec.resources.threads, cores)), "" if device == "cpu" else device)
 
 
 def refusal(order: Order, slots: Sequence[Slot], note: str = "") -> str:
