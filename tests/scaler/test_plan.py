@@ -83,6 +83,8 @@ def test_waits_are_those_of_queueing_theory(utilization: float) -> None:
     assert month.p95_wait_s == pytest.approx(theory_s, rel=0.15)
     assert month.p95_wait_s < service_s / (1 - utilization) * math.log(utilization / 0.05), "M/M/1 waits for longer"
     assert month.utilization == pytest.approx(utilization, abs=0.01)
+    assert month.busy_s == pytest.approx(month.jobs * service_s, rel=EXACT), "the last jobs of a day end as well"
+    assert not month.unfinished
 
 
 def _root(utilization: float) -> float:
@@ -172,6 +174,7 @@ def test_a_worker_costs_what_you_say_before_what_others_say() -> None:
     listed, _ = price_of(load, read_prices())
     assert listed == pytest.approx(1.99 / 3600)
     assert price_of(msgspec.structs.replace(load, price_per_h=7.2), read_prices())[0] == pytest.approx(0.002)
+    assert price_of(msgspec.structs.replace(load, price_per_s=0.003), read_prices()) == (0.003, "$0.003/s, yours")
     with pytest.raises(InvalidSpec, match="give a `price_per_h` of your own, or name one of"):
         price_of(msgspec.structs.replace(load, price="nobody"), read_prices())
 

@@ -90,6 +90,8 @@ def price_of(workload: Workload, prices: tuple[ListPrice, ...]) -> tuple[float, 
     """
     if workload.price_per_h:
         return workload.price_per_h / HOUR_S, f"${workload.price_per_h:g}/h, yours"
+    if workload.price_per_s:
+        return workload.price_per_s, f"${workload.price_per_s:g}/s, yours"
     for price in prices:
         if price.name == workload.price:
             return price.a_second, f"{price.shown}, {price.provider} {price.device}, {price.date}"

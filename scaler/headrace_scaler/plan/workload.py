@@ -77,16 +77,18 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: str = ""
     """Which list prices are shown beside it: `a100`, `a10g`."""
     price: str = ""
-    """Name of the list price that a worker costs, where `price_per_h` says nothing."""
+    """Name of the list price that a worker costs, where neither of the next two says anything."""
     price_per_h: float = 0.0
     """What an hour of a worker costs."""
+    price_per_s: float = 0.0
+    """What a second of a worker costs; the price per hour comes first."""
     scaling: Scaling = Scaling()
 
     def __post_init__(self) -> None:
         for name in ("service_s", "p95_wait_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` is {getattr(self, name):g} and must be above 0")
-        for name in ("service_spread", "cold_start_s", "price_per_h"):
+        for name in ("service_spread", "cold_start_s", "price_per_h", "price_per_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` is {getattr(self, name):g} and must not be negative or endless")
         _at_least("jobs_per_worker", self.jobs_per_worker, 1)
