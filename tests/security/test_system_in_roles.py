@@ -100,6 +100,7 @@ async def test_the_command_line_works_in_a_role(served: SecuredBroker, tenant: s
         (Role.PRODUCER, TRUSTED, ("status",)),
         (Role.PRODUCER, UNTRUSTED, ("status", "no-such-job", "--model", MODEL)),
         (Role.PRODUCER, TRUSTED, ("models", "rm", MODEL)),
+        (Role.PRODUCER, TRUSTED, ("cost",)),
         (Role.SCALER, None, ("run", MODEL, "echo=x")),
     ],
 )
@@ -123,6 +124,13 @@ async def test_a_worker_reaps_in_its_role(served: SecuredBroker) -> None:
                 await asyncio.sleep(0.05)
     assert result.error.code == "unknown_model"
     assert served.refused(Role.WORKER) == []
+
+
+async def test_a_worker_accounts_in_its_role_and_an_admin_reads_it(served: SecuredBroker) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while MODEL not in (told := await served.headrace(Role.ADMIN, "cost")).out:
+            assert told.status == 0, told.err
+            await asyncio.sleep(0.2)
 
 
 async def test_a_wrong_inbox_is_named(served: SecuredBroker) -> None:
