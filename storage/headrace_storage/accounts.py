@@ -3,6 +3,7 @@
 from datetime import datetime
 
 import msgspec
+import nats.js.errors
 
 from headrace_contracts.cost import HourAccount
 from headrace_contracts.names import Bucket, account_key
@@ -26,11 +27,17 @@ async def put_account(connection: Connection, account: HourAccount) -> None:
 
 
 async def list_accounts(connection: Connection, since: datetime) -> list[HourAccount]:
-    """The hours that end after `since`, by model, worker and hour.
+    """The hours that end after `since`, by model, worker and hour; none where there is no such bucket yet.
 
     Raises:
-        BrokerUnavailable: no answer, or there is no such bucket.
+        BrokerForbidden: this role may not read them.
+        BrokerUnavailable: no answer.
     """
+    with connection.errors():
+        try:
+            await connection.js.stream_info(f"KV_{Bucket.ACCOUNTS}")
+        except nats.js.errors.NotFoundError:
+            return []
     first = f"{since:%Y%m%d%H}"
     entries = await bucket_values(connection, Bucket.ACCOUNTS)
     return [

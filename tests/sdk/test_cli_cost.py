@@ -17,6 +17,7 @@ from headrace_contracts.names import Bucket
 from headrace_contracts.settings import Settings
 from headrace_storage.accounts import list_accounts, put_account
 from headrace_storage.connection import Connection
+from headrace_storage.topology import ensure_topology
 
 NOW = datetime(2026, 11, 25, 3, 30, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)
@@ -153,6 +154,13 @@ async def test_the_command_adds_up_what_workers_told(headrace_command: Headrace,
     wrong = await (await headrace_command("cost", "--since", "soon")).end()
     assert wrong.code == 2
     assert "'soon' is no time: write 90m, 24h" in wrong.err
+
+
+@pytest.mark.slow
+async def test_a_broker_that_was_set_up_before_there_were_accounts_has_none(connection: Connection) -> None:
+    await connection.js.delete_stream(f"KV_{Bucket.ACCOUNTS}")
+    assert await list_accounts(connection, NOW) == []
+    await ensure_topology(connection)
 
 
 @pytest.mark.slow
