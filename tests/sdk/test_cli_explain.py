@@ -60,10 +60,10 @@ async def lead(client: Client) -> None:
     assert await Leadership(client.connection, "scaler", "host-1", SystemClock()).acquire()
 
 
-async def work(client: Client, model: str, **changes: object) -> None:
+async def work(client: Client, model: str, name: str = "w-1", **changes: object) -> None:
     now = datetime.now(UTC)
     engine = msgspec.structs.replace(EngineStatus(model, EngineState.READY, 1, (), 0), **changes)
-    await put_status(client.connection, WorkerStatus("w-1", "host", 1, now, now, False, (engine,), "cpu"))
+    await put_status(client.connection, WorkerStatus(name, "host", 1, now, now, False, (engine,), "cpu"))
 
 
 async def deliver(client: Client, model: str) -> None:
@@ -139,6 +139,23 @@ async def test_it_waits_for_its_next_attempt(client: Client, worker: StagedWorke
     assert "It waits for its next attempt, in 1 h" in said.out
     assert "Attempt 1 of 3 failed at" in said.out
     assert "no ink [model_error]" in said.out
+
+
+async def test_an_attempt_that_failed_before_is_not_taken_for_the_present_one(
+    client: Client, worker: StagedWorker, model: str, explained
+) -> None:
+    job = await client.submit(model)
+    await deliver(client, model)
+    await worker.start(job)
+    await worker.progress(job, 1, 2)
+    await worker.retry(job, "no ink")
+    await worker.start(job, attempt=2)
+    await worker.connection.nc.flush()
+    await work(client, model, "staged")
+    said = await explained(job.id)
+    await remove_status(client.connection, "staged")
+    assert "It runs now on worker staged since" in said.out
+    assert "attempt 2)." in said.out  # and not how much of the first was done
 
 
 async def test_the_model_was_removed(client: Client, model: str, explained) -> None:

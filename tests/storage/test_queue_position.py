@@ -1,5 +1,6 @@
 """Lanes as the broker tells them, and how many jobs are before one."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -97,6 +98,18 @@ async def test_a_pause_is_told_while_it_lasts(connection: Connection, model: str
     assert [lane.paused_until for lane in await lanes_of_model(connection, model)] == [None, until, None]
     await connection.api(f"CONSUMER.PAUSE.{Stream.JOBS}.{name}", b"{}")
     assert (await lanes_of_model(connection, model))[1].paused_until is None
+
+
+async def test_a_pause_that_is_over_is_none(connection: Connection, model: str) -> None:
+    """The server keeps its date."""
+    name = consumer_name(model, Lane.NORMAL)
+    until = datetime.now(UTC) + timedelta(seconds=0.3)
+    await connection.api(f"CONSUMER.PAUSE.{Stream.JOBS}.{name}", f'{{"pause_until":"{until.isoformat()}"}}'.encode())
+    async with asyncio.timeout(10):
+        while (await lanes_of_model(connection, model))[1].paused_until is not None:
+            await asyncio.sleep(0.02)
+    info = await connection.api(f"CONSUMER.INFO.{Stream.JOBS}.{name}")
+    assert info["config"]["pause_until"]
 
 
 async def test_a_model_without_consumers_has_no_lanes(connection: Connection) -> None:
