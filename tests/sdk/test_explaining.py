@@ -56,6 +56,7 @@ def worker(
         more.get(k, d) for k, d in (("model", "draw"), ("slot", ""), ("draining", False), ("detail", ""))
     )
     engine = EngineStatus(str(model), state, slots, running, held, str(detail), account=account or Account())
+    engine = msgspec.structs.replace(engine, cold_start=more.get("cold_start", ColdStart()))
     return WorkerStatus(name, "host", 1, ago(10), ago(1), bool(draining), (engine,), str(slot))
 
 
@@ -167,14 +168,14 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
     ),
     # 3 before it in its lane and 2 above, 1 running that is half done: 5.5 jobs of 6 s for one worker.
     "one busy worker": (
-        facts(workers=(busy(),), spec=spec(max_workers=2)),
+        facts(workers=(busy(),), spec=spec(max_workers=2), leader="s"),
         "1 worker of draw takes jobs, 1 of them busy; a job takes 6 s of a worker: it begins in about 33 s.",
         "",
         33.0,
     ),
     # Two share 5 + 2 halves; 100 s for 12 jobs.
     "two busy workers at their bound": (
-        facts(workers=(busy("w-1"), busy("w-2", busy_s=40.0, jobs=2)), spec=spec(max_workers=2)),
+        facts(workers=(busy("w-1"), busy("w-2", busy_s=40.0, jobs=2)), spec=spec(max_workers=2), leader="s"),
         "a job takes 8.3 s of a worker: it begins in about 25 s.",
         "`headrace scale draw max=3` allows one more worker",
         25.0,
@@ -190,7 +191,7 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
     "nothing measured": (
         facts(workers=(busy(busy_s=0.0, jobs=0),), spec=spec(max_workers=2)),
         "none has ended a job yet, so nobody can say how long one takes.",
-        "",
+        "no scaler runs, so nobody starts more workers: `headrace worker --model draw` starts one",
         None,
     ),
     "a free worker": (
@@ -215,6 +216,12 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
         "",
         15.0,
     ),
+    "loading, with phases": (
+        facts(workers=(worker(state=EngineState.LOADING, cold_start=ColdStart(spawn_s=0.3, weights_s=4.0)),)),
+        "since 10 s. Done so far: spawn 300 ms, weights 4 s.",
+        "",
+        None,
+    ),
     "recovering": (
         facts(workers=(worker(state=EngineState.RECOVERING),)),
         "Worker w-1 starts its engine again.",
@@ -234,7 +241,7 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
         None,
     ),
     "expires before its turn": (
-        facts(msgspec.structs.replace(WAITS, ttl_s=40.0), workers=(busy(),), spec=spec(max_workers=5)),
+        facts(msgspec.structs.replace(WAITS, ttl_s=40.0), workers=(busy(),), spec=spec(max_workers=5), leader="s"),
         "It expires in 28 s, before its turn.",
         "`headrace scale draw max=...` allows more workers",
         33.0,

@@ -1,6 +1,7 @@
 """The whole system with the roles and the configuration that `headrace auth` writes, in the clear and over TLS."""
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 import stat
@@ -173,6 +174,31 @@ async def test_secrets_are_for_their_owner_alone(served: SecuredBroker) -> None:
     ]
     for path in shown:
         assert not any(seed in path.read_text(errors="replace") for seed in seeds), path
+
+
+async def test_what_an_operator_sees_and_a_tenant_does_not(served: SecuredBroker) -> None:
+    async with headrace.Client(served.settings(Role.PRODUCER, TRUSTED)) as client:
+        ended = await client.submit(MODEL, echo="hello")
+        assert (await ended.result(DEADLINE_S)).status is Status.SUCCEEDED
+        running = await client.submit(MODEL, steps=50, step_s=0.5)
+        async with contextlib.aclosing(running.events()) as events:
+            await anext(events)
+    asked = ("--tenant", TRUSTED)
+    for arguments, said in (
+        (("scale", MODEL, "max=3"), "max_workers"),
+        (("top", "--once"), MODEL),
+        (("explain", ended.id, *asked), "It succeeded at"),
+        (("explain", running.id, *asked), "It runs now on worker"),
+    ):
+        ran = await served.headrace(Role.ADMIN, *arguments)
+        assert (ran.status, said in ran.out) == (0, True), (arguments, ran)
+    own = await served.headrace(Role.PRODUCER, "explain", ended.id, *asked, tenant=TRUSTED)
+    assert (own.status, "It succeeded at" in own.out) == (0, True), own
+    for refused in (("explain", running.id), ("top", "--once"), ("scale", MODEL, "max=9")):
+        ran = await served.headrace(Role.PRODUCER, *refused, tenant=TRUSTED)
+        assert (ran.status, ran.err.count("\n")) == (2, 1), (refused, ran)
+        assert "this role may not" in ran.err
+    assert (await served.headrace(Role.PRODUCER, "cancel", running.id, "--model", MODEL, tenant=TRUSTED)).status == 0
 
 
 @pytest.mark.models

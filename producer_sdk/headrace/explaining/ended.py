@@ -3,6 +3,7 @@
 import msgspec
 
 from headrace.durations import duration
+from headrace.explaining.cold_start import phases_text
 from headrace.explaining.facts import Bar, Explanation, Facts
 from headrace.job_status import JobState
 from headrace_contracts.alert import WorkerColdStart
@@ -54,11 +55,8 @@ def cold_start_of(result: Result, cold_starts: tuple[WorkerColdStart, ...]) -> W
 
 
 def _cold(start: WorkerColdStart) -> str:
-    phases = {name.removesuffix("_s"): value for name, value in msgspec.structs.asdict(start.phases).items()}
-    forked = " (forked from the warm parent)" if phases.pop("forked") else ""
-    phases.pop("first_result")  # after it was ready
-    shown = {"decide": start.decide_s, **phases}
-    parts = ", ".join(f"{name.replace('_', ' ')} {duration(took_s)}" for name, took_s in shown.items() if took_s > 0)
+    forked = " (forked from the warm parent)" if start.phases.forked else ""
+    parts = phases_text(start.phases, decide_s=start.decide_s)
     where = f": {parts}" if parts else ""
     return f"It waited for a cold start of worker {start.worker}{forked}, ready after {duration(start.ready_s)}{where}."
 

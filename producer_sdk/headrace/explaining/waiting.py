@@ -8,12 +8,13 @@ from collections.abc import Callable
 import msgspec
 
 from headrace.durations import duration
+from headrace.explaining.cold_start import phases_text
 from headrace.explaining.estimate import service_s, start_in_s
 from headrace.explaining.facts import Explanation, Facts, lane_of
 from headrace.explaining.no_worker import no_worker
 from headrace.job_status import JobState
 from headrace.worker_phase import Phase, engines_of, phase_of
-from headrace_contracts.heartbeat import EngineStatus, WorkerStatus
+from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
 from headrace_contracts.names import Lane
 
 # A job that expires sooner is told so, whatever is before it.
@@ -120,8 +121,12 @@ def _more(facts: Facts, busy: int) -> str:
         blocked = facts.decision.blocked
         if blocked != "max_workers":
             return f"the scaler cannot start more ({blocked}): {facts.decision.reason}"
+    if not busy:
+        return ""
+    if facts.leader is None:
+        return f"no scaler runs, so nobody starts more workers: `headrace worker --model {facts.model}` starts one"
     there = sum(1 for _ in engines_of(facts.model, facts.workers))
-    return f"`headrace scale {facts.model} max={most + 1}` allows one more worker" if busy and there >= most else ""
+    return f"`headrace scale {facts.model} max={most + 1}` allows one more worker" if there >= most else ""
 
 
 def _loading(facts: Facts) -> Explanation | None:
@@ -131,9 +136,11 @@ def _loading(facts: Facts) -> Explanation | None:
     worker, engine = max(starting, key=lambda pair: facts.now - pair[0].started_at)
     elapsed_s = max(0.0, (facts.now - worker.started_at).total_seconds())
     doing = f" ({engine.detail})" if engine.detail else ""
-    said = f"Worker {worker.id} is {engine.state} the model since {duration(elapsed_s)}{doing}."
-    if str(engine.state) == "recovering":
+    said = f"Worker {worker.id} is loading the model since {duration(elapsed_s)}{doing}."
+    if engine.state is EngineState.RECOVERING:
         said = f"Worker {worker.id} starts its engine again{doing}."
+    elif done := phases_text(engine.cold_start):
+        said += f" Done so far: {done}."
     if not facts.cold_starts:
         return _said(said)
     usual_s = facts.cold_starts[-1].ready_s
