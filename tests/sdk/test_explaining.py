@@ -169,7 +169,7 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
     # 3 before it in its lane and 2 above, 1 running that is half done: 5.5 jobs of 6 s for one worker.
     "one busy worker": (
         facts(workers=(busy(),), spec=spec(max_workers=2), leader="s"),
-        "1 worker of draw takes jobs, 1 of them busy; a job takes 6 s of a worker: it begins in about 33 s.",
+        "1 worker of draw takes jobs, and is busy; a job takes 6 s of a worker: it begins in about 33 s.",
         "",
         33.0,
     ),
@@ -196,7 +196,7 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
     ),
     "a free worker": (
         facts(msgspec.structs.replace(WAITS, lane=Lane.HIGH, ahead=0), workers=(worker(),)),
-        "1 worker of draw takes jobs, 0 of them busy: it begins at once.",
+        "1 worker of draw takes jobs, and is idle: it begins at once.",
         "",
         0.0,
     ),

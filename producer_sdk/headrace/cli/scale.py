@@ -1,7 +1,7 @@
 """`headrace scale`: how many workers a model may have, looked at and changed while everything runs."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 import msgspec
@@ -24,6 +24,9 @@ from headrace_storage.registry import get_model, update_model
 DECISION_WITHIN_S = 5.0
 
 NO_SCALER = "no scaler runs: workers start and stop by themselves once `headrace scaler` or `headrace up` does"
+
+
+ShowChange = Callable[[Scaling, Scaling], None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -62,18 +65,22 @@ def scale(model: str | None, changes: tuple[str, ...], wait_s: float, as_json: b
         with_client(lambda client: _show_model(client, model, as_json))
     else:
         wanted = parse_changes(changes)
-        outcome = with_client(lambda client: _change(client, model, wanted, wait_s))
+        show_change = _show_nothing if as_json else _show_change
+        outcome = with_client(lambda client: _change(client, model, wanted, wait_s, show_change))
         if as_json:
             show_json(msgspec.to_builtins(outcome))
         else:
-            _show_outcome(model, outcome)
+            _show_what_followed(model, outcome)
 
 
-async def _change(client: Client, model: str, changes: Mapping[str, int | float], wait_s: float) -> Outcome:
+async def _change(
+    client: Client, model: str, changes: Mapping[str, int | float], wait_s: float, show_change: ShowChange
+) -> Outcome:
     connection = client.connection
     await get_model(connection, model)  # its name is part of a subject below
     async with hearing_decisions(connection, model) as heard:
         before, after = await update_model(connection, model, lambda spec: with_changes(spec, changes))
+        show_change(before.scaling, after.scaling)
         while not heard.empty():  # made before the change was there
             heard.get_nowait()
         leader = await leader_of(connection, LeaseName.SCALER)
@@ -88,13 +95,19 @@ async def _change(client: Client, model: str, changes: Mapping[str, int | float]
     return Outcome(before.scaling, after.scaling, leader, decision or await last_decision(connection, model), followed)
 
 
-def _show_outcome(model: str, outcome: Outcome) -> None:
-    rows = setting_rows(outcome.before, outcome.after)
-    if not rows:
+def _show_nothing(before: Scaling, after: Scaling) -> None:
+    """What is shown at once where everything is shown at the end."""
+
+
+def _show_change(before: Scaling, after: Scaling) -> None:
+    if before != after:
+        show_table(("SETTING", "BEFORE", "AFTER"), setting_rows(before, after))
+
+
+def _show_what_followed(model: str, outcome: Outcome) -> None:
+    if outcome.before == outcome.after:
         click.echo(f"nothing was changed: {model} has these settings already", err=True)
-        return
-    show_table(("SETTING", "BEFORE", "AFTER"), rows)
-    if outcome.leader is None:
+    elif outcome.leader is None:
         click.echo(NO_SCALER, err=True)
     elif outcome.decision is None:
         click.echo(f"scaler {outcome.leader} has decided nothing for {model} yet", err=True)

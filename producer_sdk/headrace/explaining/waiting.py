@@ -99,8 +99,9 @@ def _workers_ready(facts: Facts) -> Explanation | None:
     each_s = service_s([engine for _, engine in engines_of(facts.model, facts.workers)])
     start_in = start_in_s(sum(_before(facts)), engines, each_s)
     busy = sum(phase_of(worker, engine) is Phase.BUSY for worker, engine in ready)
-    who = f"1 worker of {facts.model} takes" if len(ready) == 1 else f"{len(ready)} workers of {facts.model} take"
-    work = f"{who} jobs, {busy} of them busy"
+    work = f"{len(ready)} workers of {facts.model} take jobs, {busy} of them busy"
+    if len(ready) == 1:
+        work = f"1 worker of {facts.model} takes jobs, and is {'busy' if busy else 'idle'}"
     if start_in is None:
         return _said(
             f"{work}; none has ended a job yet, so nobody can say how long one takes.", advice=_more(facts, busy)
