@@ -96,7 +96,13 @@ WAITING: dict[str, tuple[Facts, str, str, float | None]] = {
     "nothing decided": (facts(leader="s"), "scaler s has decided nothing for it yet.", "", None),
     "crash loop": (
         facts(leader="s", decision=decided("crash_loop", 1, "3 starts failed: exit status 1")),
-        "its workers fail to start, and the scaler has stopped trying for now: 3 starts failed: exit status 1.",
+        "No worker of draw takes jobs, since its workers fail to start: 3 starts failed: exit status 1.",
+        "mend what the reason names",
+        None,
+    ),
+    "backoff": (
+        facts(leader="s", decision=decided("backoff", 1, "1 start failed; one is tried 1 s after it")),
+        "since its workers fail to start: 1 start failed; one is tried 1 s after it.",
         "mend what the reason names",
         None,
     ),
@@ -458,9 +464,15 @@ def test_the_cold_start_that_it_waited_for() -> None:
         "decide 250 ms, spawn 500 ms, load 4.5 s."
     )
     assert explanation.advice == "`headrace scale draw min=1` keeps a worker ready, at its price"
-    # Another worker, ready before the job was there, or after it had begun.
-    for other in (cold("w-2"), cold(at=ago(11)), cold(at=ago(3))):
-        assert len(of(ended(), other).sentences) == 1
+    # Told when the job had begun already.
+    assert len(of(ended(), cold(at=ago(3))).sentences) == 2
+    # Another worker; one that was ready before the job was there; a job that waited for no load.
+    for result, other in (
+        (ended(), cold("w-2")),
+        (ended(), cold(at=ago(11))),
+        (ended(timings=Timings(queued_s=6.0, run_s=3.0)), cold()),
+    ):
+        assert len(of(result, other).sentences) == 1
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,14 @@ def bars_of(result: Result, total_s: float) -> tuple[Bar, ...]:
 
 
 def cold_start_of(result: Result, cold_starts: tuple[WorkerColdStart, ...]) -> WorkerColdStart | None:
-    """The start of the worker that ran the job, if the job was there before that worker was ready."""
-    until = result.started_at or result.completed_at
-    for start in reversed(cold_starts):
-        if start.worker == result.worker and result.created_at <= start.at <= until:
-            return start
-    return None
+    """The start of the worker that ran the job, if the job was there before that worker was ready.
+
+    That it was is the worker's own word, `load_s`: a cold start is told up to a second after it, when the job may run.
+    """
+    if result.timings.load_s <= 0:
+        return None
+    of_worker = [start for start in cold_starts if start.worker == result.worker and start.at >= result.created_at]
+    return of_worker[0] if of_worker else None
 
 
 def _cold(start: WorkerColdStart) -> str:

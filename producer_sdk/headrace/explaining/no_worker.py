@@ -42,9 +42,9 @@ def no_worker(facts: Facts) -> Explanation:
 
 def _blocked(facts: Facts, decision: ScalingDecision, none: str) -> Explanation:
     match decision.blocked:
-        case "crash_loop":
+        case "crash_loop" | "backoff":
             return _said(
-                f"{none}its workers fail to start, and the scaler has stopped trying for now: {decision.reason}.",
+                f"No worker of {facts.model} takes jobs, since its workers fail to start: {decision.reason}.",
                 advice="mend what the reason names; the worker's log has its last words",
             )
         case "never_fits":
