@@ -20,6 +20,7 @@ from headrace_contracts.result import Result, Status
 from headrace_contracts.tasks.registry import Task
 from headrace_contracts.tasks.synthetic import SyntheticInput
 from headrace_storage.accounts import list_accounts
+from headrace_storage.registry import add_model
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.frames import Run
 
@@ -126,6 +127,26 @@ async def test_a_job_is_out_of_the_engine_when_the_engine_says_so_and_not_when_i
     assert host.account.total.jobs == 1
     supervising.cancel()
     await asyncio.wait([supervising])
+
+
+async def test_two_models_on_one_worker_cost_one_worker(rig: Rig) -> None:
+    set_price(rig)
+    spec = await rig.add_model()
+    other = f"{rig.model}-too"
+    await add_model(rig.connection, msgspec.structs.replace(spec, name=other))
+    before = time.monotonic()
+    worker = await rig.spawn_worker("--model", other)
+    spawned = time.monotonic()
+    await rig.until(lambda status: all(engine.state is EngineState.READY for engine in status.engines))
+    await rig.run(steps=2, step_s=0.05)
+    told = time.monotonic()
+    await end(worker)
+    gone = time.monotonic()
+    pages = [page for page in await list_accounts(rig.connection, LONG_AGO) if f"-{worker.pid}-" in page.worker]
+    assert {page.model for page in pages} == {rig.model, other}
+    cost = sum(page.account.uptime_s * page.price_per_s for page in pages)
+    assert (told - spawned - TICKS_S) * PRICE_PER_S <= cost <= (gone - before + TICKS_S) * PRICE_PER_S
+    assert sum(page.account.busy_s for page in pages if page.model == other) == 0
 
 
 async def test_a_job_that_moved_costs_what_it_took_on_both_workers(rig: Rig) -> None:
