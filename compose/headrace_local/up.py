@@ -62,7 +62,8 @@ async def stay_up(system: LocalSystem, models: list[ModelSpec], say: Say) -> Non
     async with system:
         url = system.settings.nats.url
         say(f"Headrace runs at {url}")
-        say(f"folder             {system.folder} (queue and results; logs: worker.log, nats/nats.log)")
+        logs = "workers/logs, workers/scaler.log" if system.scaled else "worker.log"
+        say(f"folder             {system.folder} (queue and results; logs: {logs}, nats/nats.log)")
         if system.settings.nats.monitor_url:
             say(f"NATS_MONITOR_URL   {system.settings.nats.monitor_url} (for `headrace doctor`)")
         if system.scaled:
