@@ -14,7 +14,7 @@ import structlog
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable
 from headrace_contracts.settings import Settings
-from headrace_scaler.acting import Actor
+from headrace_scaler.acting import Actor, Done
 from headrace_scaler.launchers.port import Launcher, LaunchError
 from headrace_scaler.metrics import ScalerMetrics
 from headrace_scaler.metrics_endpoint import serving_metrics
@@ -170,12 +170,16 @@ class Term:
         now, wall = self._clock.monotonic(), self._clock.now()
         decided = decide(look.observation, self._state, now, wall)
         self._state = decided.state
-        await self._act(look, decided, now)
+        all_done = await self._act(look, decided, now)
         await self._actor.forget(look.ended)
+        # First: alerts and numbers wait for nobody, while a broker that stores nothing lets the rest fail.
         await self._teller.looked(look, decided.models, now, wall)
+        for view, decision, done in zip(look.observation.models, decided.models, all_done, strict=True):
+            await self._teller.decided(view, decision, done)
+        await self._teller.cold_starts(look)
         self._tell_troubles(*look.unreadable)
 
-    async def _act(self, look: Look, decided: Decided, now: float) -> None:
+    async def _act(self, look: Look, decided: Decided, now: float) -> list[Done]:
         models = tuple(zip(look.observation.models, decided.models, strict=True))
         # Beside each other: a launcher that hangs over one model must not keep the others waiting.
         all_done = await asyncio.gather(*(self._actor.act(view, decision, now) for view, decision in models))
@@ -186,8 +190,7 @@ class Term:
             if done.started or decision.blocked or any(worker.phase in _SERVING for worker in view.workers):
                 served.add(view.name)
         self._served = frozenset(served)
-        for (view, decision), done in zip(models, all_done, strict=True):
-            await self._teller.decided(view, decision, done)
+        return all_done
 
     def _tell_troubles(self, *troubles: str) -> None:
         """Each once, and not with every round."""

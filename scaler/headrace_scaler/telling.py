@@ -74,11 +74,7 @@ class Teller:
         self._decided[view.name] = said
 
     async def looked(self, look: Look, decisions: Iterable[ModelDecision], now: float, wall: datetime) -> None:
-        """Cold starts, alerts and numbers of one round.
-
-        Raises:
-            BrokerUnavailable: a cold start was not told. Alerts wait for the broker by themselves.
-        """
+        """Alerts and numbers of one round; alerts wait by themselves for a broker that takes none."""
         views = look.observation.models
         judged = tuple(judged_of(view, decision, wall) for view, decision in zip(views, decisions, strict=True))
         self._decided = {name: said for name, said in self._decided.items() if name in {view.name for view in views}}
@@ -86,10 +82,13 @@ class Teller:
         lanes = {view.name: look.lanes.get(view.name, ()) for view in views}
         self._metrics.observed(look.observation, lanes, judged, self._alerts.firing, self._alerts.untold)
         self._metrics.spent(look.spent)
-        await self._cold_starts(look)
 
-    async def _cold_starts(self, look: Look) -> None:
-        """Once a worker is ready, and once more when it has its first result."""
+    async def cold_starts(self, look: Look) -> None:
+        """Once a worker is ready, and once more when it has its first result.
+
+        Raises:
+            BrokerUnavailable: one was not told.
+        """
         present = {status.id for status in look.statuses} | {order.worker for order in look.launched}
         self._without_result &= present
         self._asked_s = {worker: asked_s for worker, asked_s in self._asked_s.items() if worker in present}

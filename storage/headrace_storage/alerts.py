@@ -14,8 +14,8 @@ from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 from headrace_storage.publishing import ServerError, WrongLastSequence
 from headrace_storage.reading import last_of, subject_counts
 
-# An alert that is not taken is told at a later look; a longer wait would hold up whoever decides meanwhile.
-ALERT_TIMEOUT_S = 2.0
+# What is not taken is told at a later look; a longer wait would hold up whoever decides meanwhile.
+TIMEOUT_S = 2.0
 
 
 class AlertKind(StrEnum):
@@ -33,7 +33,8 @@ async def publish_alert(connection: Connection, message: Alert | ScalingDecision
         BrokerUnavailable: no receipt; it may be stored all the same.
     """
     with connection.errors():
-        await connection.js.publish(alert_subject(_kind(message), message.model), msgspec.json.encode(message))
+        subject = alert_subject(_kind(message), message.model)
+        await connection.js.publish(subject, msgspec.json.encode(message), timeout=TIMEOUT_S)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -91,7 +92,7 @@ async def tell_alert(connection: Connection, alert: Alert, after: int) -> int:
     with connection.errors():
         try:
             receipt = await connection.js.publish(
-                subject, msgspec.json.encode(alert), headers=conditions, timeout=ALERT_TIMEOUT_S
+                subject, msgspec.json.encode(alert), headers=conditions, timeout=TIMEOUT_S
             )
         except nats.js.errors.NoStreamResponseError as error:
             raise BrokerUnavailable(connection.url, f"no stream takes {subject}") from error

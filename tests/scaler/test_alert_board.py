@@ -80,7 +80,8 @@ class Leader:
 
     def __init__(self, connection: Connection, now: float = 0.0) -> None:
         self.connection = connection
-        self.board = AlertBoard(SETTINGS)
+        self.told: list[Alert] = []
+        self.board = AlertBoard(SETTINGS, self.told.append)
         self.now = now
 
     async def look(self, *views: ModelView, later_s: float = 0.0, judged: tuple[Judged, ...] = ()) -> None:
@@ -203,6 +204,7 @@ async def test_what_the_broker_does_not_take_is_told_later_in_its_order(connecti
     await leader.look(view(0, name=model), later_s=RETRY_AFTER_S)
 
     assert untold == 2
+    assert leader.told == await stored(connection, model)
     assert await states(connection, model) == [(BACKLOG, FIRING), (BACKLOG, RESOLVED)]
     assert leader.board.untold == 0
 

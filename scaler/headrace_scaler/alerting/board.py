@@ -62,7 +62,7 @@ class AlertBoard:
 
     async def tell(
         self, connection: Connection, observation: Observation, judged: Iterable[Judged], now: float, wall: datetime
-    ) -> tuple[Alert, ...]:
+    ) -> None:
         """Find out what there is to tell, and publish it; what the broker does not take is told at a later look.
 
         Args:
@@ -71,22 +71,17 @@ class AlertBoard:
             judged: what was decided for them.
             now: monotonic, of the observation.
             wall: the same moment for people.
-
-        Returns:
-            What was published now.
         """
-        stored: list[Alert] = []
         try:
             if self._told is None and now >= self._retry_at:
                 await self._read(connection, now, wall)
             if self._told is not None:
                 self._judge(observation, judged, now, wall)
             if self._told is not None and now >= self._retry_at:
-                await self._publish(connection, self._told, now, wall, stored)
+                await self._publish(connection, self._told, now, wall)
         except BrokerUnavailable as error:
             self._retry_at = now + RETRY_AFTER_S
             _log.warning("alerts not told", untold=self.untold, reason=str(error))
-        return tuple(stored)
 
     async def _read(self, connection: Connection, now: float, wall: datetime) -> None:
         """Take over what was told before us."""
@@ -114,10 +109,7 @@ class AlertBoard:
                     f"alert {message.state}", alert=str(message.alert), model=message.model, reason=message.reason
                 )
 
-    async def _publish(
-        self, connection: Connection, told: dict[str, Told], now: float, wall: datetime, stored: list[Alert]
-    ) -> None:
-        """Publish what waits, into `stored` as far as it comes."""
+    async def _publish(self, connection: Connection, told: dict[str, Told], now: float, wall: datetime) -> None:
         for model in list(self._untold):
             waiting = self._untold[model]
             while waiting:
@@ -134,8 +126,8 @@ class AlertBoard:
                     waiting = self._untold[model]
                     continue
                 told[model] = Told(sequence, message.firing, message.at)
-                stored.append(message)
                 waiting.pop(0)
+                self._on_told(message)
             del self._untold[model]
 
     def _agree_with(self, model: str, told: Told, now: float, wall: datetime) -> None:
