@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -51,6 +50,8 @@ class ZygoteProcess:
         self._cache = cache
         self._environment = environment
         self._log_file = log
+        self.pid = 0
+        """Of the present one; 0 between two."""
         self._keeping: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
 
@@ -88,15 +89,19 @@ class ZygoteProcess:
                 # A terminal's Ctrl-C is for us: we end it when its workers need it no more.
                 start_new_session=True,
             )
+        self.pid = process.pid
         warming = asyncio.create_task(self._tell_when_warm())
         try:
             status = await process.wait()
-            self._log.warning("zygote ended: workers start by exec until it is back", status=status)
+            self._log.warning(
+                "zygote ended: workers start by exec until it is back", status=status, log=str(self._log_file)
+            )
         finally:
             self.warm.clear()
+            self.pid = 0
             warming.cancel()
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+                process.kill()  # it has nothing to put in order, and may stand still
             await process.wait()
 
     async def _tell_when_warm(self) -> None:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import NoReturn
 
 import msgspec
@@ -21,11 +20,7 @@ from headrace_contracts.zygote import MAX_PACKET_BYTES, Forked, ForkWorker, Go
 from headrace_workers.zygote.title import set_title
 
 # Signals that the zygote handles, and what they do in a process that was started by itself.
-_AS_EVER: dict[signal.Signals, Callable[[int, FrameType | None], object] | signal.Handlers] = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGHUP: signal.SIG_DFL,
-}
+_AS_EVER = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
 
 _STDERR = 2
 
@@ -81,7 +76,7 @@ def be_engine(environment: Mapping[str, str], incoming: int, outgoing: int, erro
 def _live(become: Callable[[], int]) -> NoReturn:
     status = 1
     try:
-        for number, handler in _AS_EVER.items():
+        for number, handler in _AS_EVER:
             signal.signal(number, handler)
         status = become()
     except SystemExit as left:
