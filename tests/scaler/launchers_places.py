@@ -21,6 +21,7 @@ from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.port import Launched, Launcher, Order
 from headrace_scaler.launchers.process import ProcessMark, kill_session, runs
 from headrace_scaler.launchers.records import Record
+from headrace_scaler.launchers.zygote import ZygoteSpawner
 from headrace_scaler.policy.observation import Need, SlotKind
 
 DEADLINE_S = 60.0
@@ -70,7 +71,10 @@ class BrokenGpu:
 
 
 class LocalPlace:
-    """This machine. The worker is `program`: the real one, or a stand-in that starts in no time."""
+    """This machine. The worker is `program`: the real one, or a stand-in that starts in no time.
+
+    Or it is forked from the warm parent whose socket is `zygote`.
+    """
 
     slot = "cpu"
     keeps_stopped = True
@@ -82,17 +86,20 @@ class LocalPlace:
         environment: Mapping[str, str],
         program: Sequence[str] = WORKER,
         settings: ScalerSettings | None = None,
+        zygote: Path | None = None,
     ) -> None:
         self.folder = folder
         self.model = model
         self.environment = environment
         self.program = program
         self.settings = settings or ScalerSettings(cpu_slots=3)
+        self.zygote = zygote
         self._seen: set[ProcessMark] = set()
 
     @contextlib.asynccontextmanager
     async def launcher(self):
-        async with ExecSpawner(self.program) as spawner:
+        async with ExecSpawner(self.program) as by_exec:
+            spawner = by_exec if self.zygote is None else ZygoteSpawner(self.zygote, by_exec)
             launcher = LocalLauncher(
                 self.folder, self.settings, spawner, self.environment, SystemClock(), gpus=BrokenGpu()
             )

@@ -1,6 +1,7 @@
 """What every launcher must do. An adapter for another platform is one more `Place` in the fixture below."""
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +14,12 @@ from launchers_replicas import ReplicasPlace
 from rig import Rig
 
 from headrace_contracts.heartbeat import EngineState
+from headrace_contracts.model import EngineKind, ModelSpec
 from headrace_contracts.settings import NatsSettings
+from headrace_contracts.tasks.registry import Task
 from headrace_local.nats_server import NatsServer
 from headrace_scaler.launchers.port import Launched, Launcher, LaunchError, Order
+from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_storage.connection import Connection
 from headrace_storage.topology import ensure_topology
 
@@ -32,9 +36,29 @@ async def rig(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Rig]:
         yield rig
 
 
-@pytest_asyncio.fixture(params=[pytest.param("local", marks=pytest.mark.slow), "replicas"])
-async def place(request: pytest.FixtureRequest, rig: Rig, tmp_path: Path) -> AsyncIterator[Place]:
-    place = ReplicasPlace() if request.param == "replicas" else LocalPlace(tmp_path / "s", rig.model, rig.environment)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def zygote(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """A warm parent for workers of the synthetic engine, which has nothing to import."""
+    folder = tmp_path_factory.mktemp("zygote")
+    spec = ModelSpec("m", Task.SYNTHETIC, EngineKind.SYNTHETIC)
+    async with ZygoteProcess([spec], folder, os.environ, folder / "log") as process:
+        await process.warm.wait()
+        yield process.path
+
+
+@pytest_asyncio.fixture(
+    params=[
+        pytest.param("exec", marks=pytest.mark.slow),
+        pytest.param("forked", marks=pytest.mark.slow),
+        "replicas",
+    ]
+)
+async def place(request: pytest.FixtureRequest, rig: Rig, tmp_path: Path, zygote: Path) -> AsyncIterator[Place]:
+    if request.param == "replicas":
+        place: Place = ReplicasPlace()
+    else:
+        parent = zygote if request.param == "forked" else None
+        place = LocalPlace(tmp_path / "s", rig.model, rig.environment, zygote=parent)
     try:
         yield place
     finally:

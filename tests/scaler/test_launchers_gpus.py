@@ -8,6 +8,7 @@ from pathlib import Path
 import pynvml
 import pytest
 from launchers_clock import HandClock
+from launchers_nvml import Driver
 from launchers_places import GIB
 
 from headrace_contracts.clock import SystemClock
@@ -229,7 +230,52 @@ async def test_why_no_gpu_is_ours_is_said() -> None:
     assert bench.watch.note == "CUDA_VISIBLE_DEVICES=7 names none of the 2 GPUs of this machine"
 
 
-# The real library
+# pynvml, on a driver that does as it is told, and on none
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    driver = Driver()
+    monkeypatch.setattr(pynvml, "nvmlLib", driver)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    return driver
+
+
+def test_the_driver_is_asked_for_gpus_and_their_memory(driver: Driver) -> None:
+    gpus = NvmlGpus()
+    assert [gpu.index for gpu in gpus.find()] == [0, 1]
+    assert gpus.find()[0] == Gpu(0, "GPU-aa")
+    assert driver.opened == 1, "asked anew, and not once more"
+    # What the driver keeps for itself is nobody's.
+    assert gpus.memory(TWO[0]) == GpuMemory(79, 70)
+    driver.old = True
+    assert gpus.memory(TWO[0]) == GpuMemory(80, 69)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"split": True}, "it is split by MIG, which is not supported"),
+        ({"rows_failed": 1}, r"a fault of its memory \(ECC\) could not be mended: it has to be replaced"),
+        ({"rows_pending": 1}, r"its memory had a fault \(ECC\): it has to be reset"),
+        ({"pages_pending": 1}, r"its memory had a fault \(ECC\): it has to be reset"),
+    ],
+)
+def test_a_gpu_that_answers_and_cannot_be_used_says_why(driver: Driver, change: dict[str, int], reason: str) -> None:
+    for name, value in change.items():
+        setattr(driver, name, value)
+    with pytest.raises(GpuFault, match=reason):
+        NvmlGpus().memory(TWO[0])
+
+
+def test_a_gpu_that_is_lost_is_found_without_a_name(driver: Driver) -> None:
+    driver.lost = True
+    gpus = NvmlGpus()
+    assert gpus.find() == (Gpu(0, "GPU-aa"), Gpu(1, ""))
+    with pytest.raises(GpuFault, match="NVIDIA's driver says: GPU is lost"):
+        gpus.memory(Gpu(1, ""))
+    with pytest.raises(GpuFault, match="NVIDIA's driver says: Not Found"):
+        gpus.memory(Gpu(0, "GPU-gone"))
 
 
 def test_without_nvidias_library_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from headrace_scaler.launchers.exec_spawner import ExecSpawner
 from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.port import LaunchError, Order
 from headrace_scaler.launchers.process import ProcessMark, boot_id, find_by_output, mark_of, runs
+from headrace_scaler.launchers.records import VERSION, Record
+from headrace_scaler.policy.observation import Need, SlotKind
 
 pytestmark = pytest.mark.slow
 
@@ -269,10 +271,12 @@ async def test_an_order_that_came_to_nothing_has_ended(place: LocalPlace) -> Non
 
 # Records that are not as they should be
 
-
-@pytest.mark.parametrize(
-    "content", [b"", b'{"version":1,"wor', b'{"version":2,"worker":"w-1"}', b'{"version":1,"worker":"w-2"}']
+OF_ANOTHER_WORKER = msgspec.json.encode(
+    Record(VERSION, "w-2", "waits", "cpu", Need(SlotKind.CPU, 1), 0.0, "log", "status", "scratch")
 )
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version":1,"wor', b'{"version":2,"worker":"w-1"}', OF_ANOTHER_WORKER])
 async def test_a_record_that_cannot_be_understood_is_put_aside(place: LocalPlace, content: bytes) -> None:
     async with place.launcher():
         pass
