@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.port import LaunchError, Order
 from headrace_scaler.launchers.process import ProcessMark, boot_id, find_by_output, mark_of, runs
 from headrace_scaler.launchers.records import VERSION, Record
+from headrace_scaler.launchers.roster import Roster
 from headrace_scaler.policy.observation import Need, SlotKind
 
 pytestmark = pytest.mark.slow
@@ -401,6 +403,32 @@ async def test_a_launcher_that_is_left_waits_for_a_start(place: LocalPlace) -> N
         asyncio.get_running_loop().call_later(0.05, spawner.go.set)
     await starting
     assert place.record(one.worker).process is not None
+
+
+async def test_a_launcher_that_is_left_does_not_clean_up_behind_the_next_one(
+    place: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the scratch folders of the other one's workers for nobody's."""
+    cleaning, go_on = threading.Event(), threading.Event()
+
+    def clean(roster: Roster) -> None:
+        cleaning.set()
+        go_on.wait()
+
+    monkeypatch.setattr(Roster, "clean", clean)
+
+    async def come_and_go() -> None:
+        async with place.launcher():
+            await asyncio.to_thread(cleaning.wait)
+
+    leaving = asyncio.create_task(come_and_go())
+    try:
+        await asyncio.wait([leaving], timeout=0.2)  # more than leaving takes
+        assert cleaning.is_set()
+        assert not leaving.done()
+    finally:
+        go_on.set()
+    await leaving
 
 
 async def test_a_worker_that_is_stopped_while_it_is_started_is_told(place: LocalPlace) -> None:

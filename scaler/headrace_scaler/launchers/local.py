@@ -75,7 +75,7 @@ class LocalLauncher:
     async def __aexit__(self, *exc: object) -> None:
         self._tending.cancel()
         try:
-            # Waits for a worker that is being started, so that its process id is written down.
+            # Waits for a worker that is being started, so that its process id is written down, and for the cleaning.
             await self._tasks.__aexit__(None, None, None)
         finally:
             self._files.close()
@@ -168,7 +168,8 @@ class LocalLauncher:
             self._wake.clear()
             self._roster.look()
             self._roster.save_again()
-            await asyncio.to_thread(self._roster.clean)
+            # A task of its own: leaving waits for it. Later, another launcher's folders would be strange to it.
+            await asyncio.shield(self._tasks.create_task(asyncio.to_thread(self._roster.clean)))
             with contextlib.suppress(TimeoutError):
                 next_kill_s = max(TEND_AGAIN_S, self._roster.until_next_kill_s())
                 async with asyncio.timeout(min(TEND_EVERY_S, next_kill_s)):

@@ -98,4 +98,6 @@ def cuda_devices(order: Order, states: Sequence[GpuState]) -> str:
 
 
 def _said(kind: SlotKind, size: int) -> str:
-    return f"{size} cores" if kind is SlotKind.CPU else f"{size / 1e9:.1f} GB"
+    if kind is SlotKind.GPU:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size} core" + ("" if size == 1 else "s")
