@@ -114,6 +114,12 @@ def test_a_gpu_that_is_out_of_use_is_waited_for() -> None:
     assert need_of(model("auto"), [CPU, broken]).kind is SlotKind.GPU
 
 
+def test_but_not_one_that_was_never_well() -> None:
+    split = msgspec.structs.replace(GPU_0, quarantined="it is split by MIG", size=0, free=0)
+    assert need_of(model("auto"), [CPU, split]).kind is SlotKind.CPU
+    assert need_of(model("auto"), [CPU, split, GPU_1]).kind is SlotKind.GPU
+
+
 def test_a_device_that_nobody_knows_is_a_slot_that_is_not_there() -> None:
     need = need_of(model("tpu"), [CPU, GPU_0])
     assert placed(need, CPU, GPU_0) == ((), "one worker needs 1 core on tpu, and there is no slot of that kind")

@@ -51,7 +51,8 @@ def need_of(spec: ModelSpec, slots: Sequence[Slot]) -> Need:
     """
     device = spec.resources.device
     if device == "auto":
-        device = "cuda" if any(slot.kind is SlotKind.GPU for slot in slots) else "cpu"
+        # One that was never well has no size. One that was is waited for.
+        device = "cuda" if any(slot.kind is SlotKind.GPU and slot.size for slot in slots) else "cpu"
     if (found := _CUDA.fullmatch(device)) is not None:
         only = gpu_slot_id(int(found["index"])) if found["index"] else ""
         return Need(SlotKind.GPU, spec.resources.memory_bytes, only)
