@@ -63,7 +63,7 @@ def test_workers_that_keep_up_with_what_arrives():
     scaling = Scaling(max_workers=64, target_wait_s=60, target_utilization=0.8)
     policy = Policy()
     for at in range(600):
-        decision = policy.at(at, model(scaling=scaling, held=1, arrival_rate=0.5, service_s=10.0))
+        decision = policy.at(at, model(scaling=scaling, held=6, arrival_rate=0.5, service_s=10.0))
     assert decision.target == 7
 
 

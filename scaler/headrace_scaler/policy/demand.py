@@ -58,7 +58,9 @@ def _by_wait(view: ModelView, state: ModelState, jobs: int) -> tuple[int, str]:
         return 1, ": 1, to measure the service time"
     catch_up = min(places, _workers(view.waiting * service_s, scaling.target_wait_s))
     keep_up = _workers(state.arrival_rate * service_s, scaling.target_utilization)
-    return max(1, catch_up, keep_up), (
+    # A worker that shares its engine among few jobs is longer busy with each: the time alone would ask for ever more.
+    most = _workers(jobs, _jobs_each(view) * scaling.target_utilization)
+    return min(most, max(1, catch_up, keep_up)), (
         f", {state.arrival_rate:.3g} jobs/s, {service_s:.3g} s each: {catch_up} to start them within "
         f"{scaling.target_wait_s:g} s, {keep_up} to keep up at {scaling.target_utilization:.0%}"
     )
