@@ -130,6 +130,12 @@ def test_busy_ones_are_never_too_many():
     assert decision.drain == ("e",)
 
 
+def test_a_busy_one_is_left_alone_though_nobody_knows_its_jobs():
+    """It was ready and does not speak: it may be in the middle of a job."""
+    silent = busy("a", jobs=0)
+    assert Policy().at(1000, model(scaling=Scaling(max_workers=1, **QUICK), workers=silent)).drain == ()
+
+
 def test_those_above_the_most_go_at_once():
     scaling = Scaling(max_workers=2, cooldown_s=1000, scale_down_delay_s=1000)
     policy = Policy()

@@ -139,6 +139,7 @@ model_states = st.builds(
     starts=st.builds(
         Starts,
         failures=st.integers(0, 2000),
+        rounds=st.integers(0, 2000),
         failed_at=times,
         tried_at=times,
         last_reason=st.sampled_from(["", "exit status 1"]),
@@ -222,7 +223,7 @@ def test_after_a_failure_nothing_is_started_before_its_time_and_then_one(observa
         assert len(decision.start) <= 1
         tried_at = before[after.name].tried_at if after.name in before else float("-inf")
         if decision.start and starts.tried_at == NOW:
-            assert NOW - max(starts.failed_at, tried_at) >= backoff_s(starts.failures)
+            assert NOW - max(starts.failed_at, tried_at) >= backoff_s(starts)
 
 
 @anything

@@ -38,6 +38,9 @@ def test_an_entry_that_cannot_run_takes_no_more_workers_of_the_old_one():
         failed = (f"w{at}",) if at % 50 == 0 else ()
         view = model(scaling=THREE, workers=old[1:], outdated=("b", "c"), version="2", failed=failed)
         assert policy.at(at, view).drain == ()
+    fewer = Scaling(min_workers=2, max_workers=3, scale_down_delay_s=0)
+    for at in range(400, 430):
+        assert policy.at(at, model(scaling=fewer, workers=old[1:], outdated=("b", "c"), version="2")).drain == ()
 
 
 def test_outdated_ones_go_first_when_there_are_too_many():

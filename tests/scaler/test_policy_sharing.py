@@ -133,8 +133,9 @@ def test_nobody_makes_room_for_a_worker_that_only_keeps_a_minimum():
     assert decisions["rests"].drain == ()
 
 
-def test_busy_workers_make_no_room():
-    rests = on_gpu("rests", held=1, workers=busy("r", slot="gpu:0", need=WHOLE))
+@pytest.mark.parametrize("jobs", [1, 0])
+def test_busy_workers_make_no_room_even_if_nobody_knows_their_jobs(jobs):
+    rests = on_gpu("rests", held=1, workers=busy("r", slot="gpu:0", need=WHOLE, jobs=jobs))
     decisions = Policy((gpu(free=0),)).all(100, on_gpu("waits", waiting=1, priority=9), rests, wall=MONDAY)
     assert decisions["rests"].drain == ()
 

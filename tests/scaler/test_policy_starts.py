@@ -1,7 +1,5 @@
 """Failed starts: counted once, tried ever more seldom, and never taken for missing capacity."""
 
-import itertools
-
 from policy_views import MONDAY, Policy, busy, gpu, idle, model, starting, worker
 
 from headrace_contracts.scaling import Scaling
@@ -47,20 +45,39 @@ def test_the_third_failure_in_a_row_is_a_crash_loop():
 def test_one_is_tried_at_a_time_and_its_success_is_enough_for_all():
     policy = Policy()
     policy.at(0, model(scaling=FOUR, waiting=4, failed=("a", "b", "c")))
-    assert policy.at(3, model(scaling=FOUR, waiting=4)).start == ()
-    assert len(policy.at(4, model(scaling=FOUR, waiting=4)).start) == 1
-    for at in range(5, 60):
-        probing = policy.at(at, model(scaling=FOUR, waiting=4, workers=starting("d", since=4)))
+    assert policy.at(0.9, model(scaling=FOUR, waiting=4)).start == ()
+    assert len(policy.at(1, model(scaling=FOUR, waiting=4)).start) == 1
+    for at in range(2, 60):
+        probing = policy.at(at, model(scaling=FOUR, waiting=4, workers=starting("d", since=1)))
         assert (probing.start, probing.blocked) == ((), Blocked.CRASH_LOOP)
     closed = policy.at(60, model(scaling=FOUR, waiting=3, held=1, workers=busy("d")))
     assert (len(closed.start), closed.blocked) == (3, Blocked.NONE)
 
 
+def test_a_crash_loop_lasts_while_the_only_worker_is_tried():
+    policy = Policy()
+    policy.at(0, model(waiting=1, scaling=Scaling(), failed=("a", "b", "c")))
+    assert policy.at(4, model(waiting=1, scaling=Scaling())).start
+    trying = policy.at(5, model(waiting=1, scaling=Scaling(), workers=starting("d", since=4)))
+    assert (trying.start, trying.blocked) == ((), Blocked.CRASH_LOOP)
+    assert policy.at(6, model(held=1, scaling=Scaling(), workers=busy("d"))).blocked is Blocked.NONE
+
+
 def test_a_try_that_nobody_hears_of_is_not_repeated_at_once():
     policy = Policy()
-    policy.at(0, model(scaling=FOUR, waiting=4, failed=("a", "b", "c")))
-    starts = [at for at in range(1, 30) if policy.at(at, model(scaling=FOUR, waiting=4)).start]
-    assert all(later - earlier >= 4 for earlier, later in itertools.pairwise(starts))
+    assert failing(policy, 20)[-1] == 19
+    # The fourth failure: 8 s, from the try of second 19 on, as no failure of it is seen.
+    starts = [at for at in range(20, 60) if policy.at(at, model(scaling=FOUR, waiting=4)).start]
+    assert starts == [27, 35, 43, 51, 59]
+
+
+def test_workers_that_were_ordered_together_fail_once():
+    policy = Policy()
+    policy.at(0, model(scaling=FOUR, waiting=4))
+    policy.at(1, model(scaling=FOUR, waiting=4, failed=("a", "b"), workers=starting("c", "d")))
+    policy.at(2, model(scaling=FOUR, waiting=4, failed=("c", "d")))
+    assert policy.state.models[0].starts.failures == 4
+    assert len(policy.at(3, model(scaling=FOUR, waiting=4)).start) == 1
 
 
 def test_a_healthy_worker_of_a_crashing_model_keeps_serving_and_closes_nothing():
@@ -68,7 +85,7 @@ def test_a_healthy_worker_of_a_crashing_model_keeps_serving_and_closes_nothing()
     there = busy("good")
     policy.at(0, model(scaling=FOUR, waiting=3, held=1, workers=there))
     policy.at(1, model(scaling=FOUR, waiting=3, held=1, workers=there, failed=("a", "b", "c")))
-    decision = policy.at(2, model(scaling=FOUR, waiting=3, held=1, workers=there))
+    decision = policy.at(1.9, model(scaling=FOUR, waiting=3, held=1, workers=there))
     assert (decision.start, decision.drain, decision.stop, decision.blocked) == ((), (), (), Blocked.CRASH_LOOP)
 
 
@@ -142,5 +159,5 @@ def test_a_crash_loop_takes_nobody_s_place():
 def test_others_are_not_held_up_by_a_crash_loop():
     policy = Policy()
     policy.all(0, model("painter", waiting=5, failed=("a", "b", "c")), wall=MONDAY)
-    decisions = policy.all(1, model("painter", waiting=5), model("writer", waiting=2), wall=MONDAY)
+    decisions = policy.all(0.9, model("painter", waiting=5), model("writer", waiting=2), wall=MONDAY)
     assert (len(decisions["painter"].start), len(decisions["writer"].start)) == (0, 2)

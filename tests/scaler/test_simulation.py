@@ -124,15 +124,30 @@ def test_a_day_is_served_in_time_by_workers_that_are_mostly_busy(traces):
     assert (round(trace.utilization(), 2), round(len(trace.jobs), -3)) == (0.62, 26_000)
 
 
+def test_a_wait_that_is_aimed_at_saves_most_cold_starts():
+    """By the number of jobs alone the crew follows every chance of the traffic."""
+    arrivals = poisson("painter", lambda _: 0.6, 0.6, 7200, random.Random(3))
+    started, busy = [], []
+    for target_wait_s in (0.0, 60.0):
+        scaling = Scaling(max_workers=16, target_wait_s=target_wait_s, target_utilization=0.8)
+        model = SimulatedModel("painter", scaling, cold_start_s=20, service_s=10, service_spread=0.5)
+        trace = simulate((model,), CORES, arrivals, seed=1, until=7200)
+        assert trace.wait_s(0.95) < 60
+        started.append(len(trace.workers))
+        busy.append(round(trace.utilization(), 1))
+    # As docs/scaling.md has it.
+    assert started[1] * 3 < started[0]
+    assert busy == [0.5, 0.7]
+
+
 def test_a_crash_loop_is_tried_ever_more_seldom_and_mended_within_a_minute(traces):
     trace, model = traces["crash-loop"], ALL["crash-loop"].models[0]
     mended = model.crashes[0].end
     tried = [at for at in starts(trace, "painter") if 10 < at < mended]
     gaps = [later - earlier for earlier, later in pairwise(tried)]
-    # 4 failed at once: 8 s, and then 16, 32, 60, each after the 3 s that a start takes to fail; ticks round up.
-    assert len(tried) <= 5
-    assert gaps == sorted(gaps)
-    assert all(gap >= wait for gap, wait in zip(gaps, (16, 32, 60), strict=False))
+    # 4 failed at once, and one was tried after 1 s; then 2, 4 .. 60, after the 3 s that a start takes to fail.
+    assert len(gaps) == 6
+    assert all(wait <= gap - model.crash_s <= wait + 1 for gap, wait in zip(gaps, (2, 4, 8, 16, 32, 60), strict=True))
     after = min(at for at in starts(trace, "painter") if at >= mended)
     assert after - mended <= 60 + model.crash_s + 2
     assert trace.most_workers() == 4

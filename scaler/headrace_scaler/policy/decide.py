@@ -129,7 +129,8 @@ def _blocked(plan: _Plan, got: Share) -> tuple[Blocked, str]:
         return Blocked.PAUSED, ""
     if got.blocked is Blocked.NEVER_FITS:
         return got.blocked, got.reason
-    if plan.missing and plan.judged.blocked:
+    # A try that is under way is no success yet.
+    if plan.judged.blocked and plan.damped.target > plan.crew.capacity - plan.crew.starting:
         return plan.judged.blocked, got.reason
     if got.blocked:
         return got.blocked, got.reason

@@ -49,6 +49,7 @@ def judge(view: ModelView, before: Starts, now: float) -> Judged:
     )
     starts = Starts(
         failures=0 if succeeded else before.failures + len(fresh),
+        rounds=0 if succeeded else before.rounds + _begins_round(before, bool(fresh)),
         failed_at=now if fresh else before.failed_at,
         tried_at=before.tried_at,
         last_reason=fresh[-1][1] if fresh else before.last_reason,
@@ -64,9 +65,9 @@ def judge(view: ModelView, before: Starts, now: float) -> Judged:
     return Judged(starts, frozenset(problems), stop, *_permission(starts, loading, now))
 
 
-def backoff_s(failures: int) -> float:
+def backoff_s(starts: Starts) -> float:
     """Shortest time from a failure to the next start: 1, 2, 4 .. 60 s; 0 without a failure."""
-    return min(LONGEST_BACKOFF_S, 2.0 ** min(failures - 1, 10)) if failures > 0 else 0.0
+    return min(LONGEST_BACKOFF_S, 2.0 ** min(max(starts.rounds, 1) - 1, 10)) if starts.failures > 0 else 0.0
 
 
 def start_timeout_s(view: ModelView) -> float:
@@ -74,10 +75,15 @@ def start_timeout_s(view: ModelView) -> float:
     return view.scaling.start_timeout_s or max(0.0, view.load_timeout_s) + LOAD_MARGIN_S
 
 
+def _begins_round(before: Starts, failed: bool) -> bool:
+    """Whether this is another failure: eight workers that were ordered together fail for one reason, not for eight."""
+    return failed and (before.rounds <= 0 or before.tried_at >= before.failed_at)
+
+
 def _permission(starts: Starts, loading: bool, now: float) -> tuple[int | None, Blocked, str]:
     if starts.failures <= 0:
         return None, Blocked.NONE, ""
-    wait_s = backoff_s(starts.failures)
+    wait_s = backoff_s(starts)
     due = now - max(starts.failed_at, starts.tried_at) >= wait_s
     count = "1 start" if starts.failures == 1 else f"{starts.failures} starts in a row"
     reason = f"{count} failed, the last: {starts.last_reason or 'no reason given'}; one is tried {wait_s:g} s after it"

@@ -25,6 +25,8 @@ class Starts(msgspec.Struct, frozen=True):
 
     failures: int = 0
     """In a row, since the last start that succeeded."""
+    rounds: int = 0
+    """How often starts failed, those that were ordered together counted once."""
     failed_at: float = float("-inf")
     tried_at: float = float("-inf")
     """When a start was last ordered although the one before had failed."""
