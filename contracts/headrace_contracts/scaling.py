@@ -18,6 +18,18 @@ class Window(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     min_workers: int | None = None
     max_workers: int | None = None
 
+    def __post_init__(self) -> None:
+        # What may be in the fields, and which timezones there are, only the scaler knows: it names what it ignores.
+        if len(self.cron.split()) != 5:
+            raise ValueError(f"`cron` is `{self.cron}` and needs 5 fields, as in `0 8 * * mon-fri`")
+        if not 0 < self.duration_s < float("inf"):
+            raise ValueError(f"`duration_s` is {self.duration_s:g} and must be above 0 and not endless")
+        least, most = self.min_workers, self.max_workers
+        if min(least or 0, most or 0) < 0:
+            raise ValueError(f"`min_workers` is {least} and `max_workers` {most}: neither may be negative")
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"`min_workers` is {least} and `max_workers` {most}: min > max")
+
 
 class Scaling(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Bounds, targets and damping of one model. Seconds are float."""

@@ -37,12 +37,14 @@ worker_ids = st.sampled_from([f"{name}-{index}" for name in NAMES for index in r
 marks = st.lists(st.builds(Mark, worker_ids, times), max_size=4).map(tuple)
 failures = st.builds(FailedStart, worker_ids, st.sampled_from(["", "exit status 1"]))
 windows = st.builds(
-    Window,
-    cron=st.sampled_from(["* * * * *", "0 8 * * mon-fri", "0 9 * * *", "nonsense"]),
-    duration_s=st.one_of(seconds, wild),
-    timezone=st.sampled_from(["UTC", "Europe/Berlin", "Mars/Base", ""]),
-    min_workers=st.none() | st.integers(-2, 9),
-    max_workers=st.none() | st.integers(-2, 9),
+    lambda cron, duration_s, timezone, least, more: Window(
+        cron, duration_s, timezone, least, None if more is None else (least or 0) + more
+    ),
+    st.sampled_from(["* * * * *", "0 8 * * mon-fri", "0 9 * * *", "what is this of course"]),
+    st.sampled_from([1.0, 3600.0, 1e300]),
+    st.sampled_from(["UTC", "Europe/Berlin", "Mars/Base", ""]),
+    st.none() | st.integers(0, 9),
+    st.none() | st.integers(0, 4),
 )
 
 

@@ -1,6 +1,6 @@
 """Which bounds hold at a moment: those of the model, and those of the windows of its schedule."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -35,27 +35,22 @@ def bounds_at(scaling: Scaling, wall: datetime) -> Bounds:
             notes.append(f"schedule `{window.cron}` {window.timezone}")
             minimum = window.min_workers if window.min_workers is not None else minimum
             maximum = window.max_workers if window.max_workers is not None else maximum
-    least = max(0, scaling.min_workers if minimum is None else minimum)
-    most = max(0, scaling.max_workers if maximum is None else maximum)
-    if least > most:
-        if maximum is None:
-            most = least
-        else:
-            least = most
-    return Bounds(least, most, "; ".join(notes))
+    least = scaling.min_workers if minimum is None else minimum
+    most = scaling.max_workers if maximum is None else maximum
+    if least > most and maximum is None:
+        most = least
+    return Bounds(min(least, most), most, "; ".join(notes))
 
 
 def window_problem(window: Window) -> str:
     """What is wrong with a window, in a sentence; empty if nothing is."""
-    return _problem(window.cron, window.timezone) or (
-        "" if 0 < window.duration_s < float("inf") else f"`duration_s` is {window.duration_s:g} and must be above 0"
-    )
+    return _problem(window.cron, window.timezone)
 
 
 def _holds(window: Window, wall: datetime) -> bool:
     """Whether it began within the last `duration_s`."""
     try:
-        earliest = wall - timedelta(seconds=window.duration_s)
+        earliest = wall.astimezone(UTC) - timedelta(seconds=window.duration_s)
     except OverflowError:
         return False
     # Windows begin at whole minutes, so what comes after a moment comes after its minute.
@@ -69,8 +64,6 @@ def _problem(cron: str, timezone: str) -> str:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return f"no timezone is called `{timezone}`; IANA names are as in `Europe/Berlin`"
-    if len(cron.split()) != 5:
-        return f"cron `{cron}` has {len(cron.split())} fields and needs 5, as in `0 8 * * mon-fri`"
     try:
         CronSim(cron, datetime(2000, 1, 1, tzinfo=zone))
     except (CronSimError, ValueError) as error:
@@ -80,7 +73,12 @@ def _problem(cron: str, timezone: str) -> str:
 
 @lru_cache(maxsize=256)
 def _next_start(cron: str, timezone: str, after: datetime) -> datetime | None:
+    """The first start after a moment, in UTC: of an hour that is there twice, times of its zone do not say which."""
     try:
-        return next(CronSim(cron, after.astimezone(ZoneInfo(timezone))))
-    except (StopIteration, CronSimError, ValueError, OverflowError):
-        return None
+        for start in CronSim(cron, after.astimezone(ZoneInfo(timezone))):
+            # In the second of the two it goes on from the first.
+            if (found := start.astimezone(UTC)) > after:
+                return found
+    except (CronSimError, ValueError, OverflowError):
+        pass
+    return None
