@@ -95,7 +95,9 @@ def test_more_than_the_most_is_said():
 
 
 def test_the_fewest_are_there_without_work():
-    assert len(Policy().at(0, model(scaling=Scaling(min_workers=2, max_workers=4))).start) == 2
+    decision = Policy().at(0, model(scaling=Scaling(min_workers=2, max_workers=4)))
+    assert len(decision.start) == 2
+    assert "min_workers is 2" in decision.reason
 
 
 def test_workers_of_others_are_capacity_and_are_left_alone():

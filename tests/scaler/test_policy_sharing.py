@@ -126,6 +126,15 @@ def test_a_model_whose_own_jobs_wait_gives_nothing():
     assert decisions["rests"].drain == ()
 
 
+def test_jobs_between_two_attempts_wait_as_others_do():
+    rests = on_gpu("rests", workers=gpu_idle("r"))
+    decisions = Policy((gpu(free=0),)).all(100, on_gpu("retries", held=1), rests, wall=MONDAY)
+    assert decisions["rests"].drain == ("r",)
+    kept = on_gpu("rests", held=1, workers=gpu_idle("r"))
+    decisions = Policy((gpu(free=0),)).all(100, on_gpu("waits", waiting=1, priority=9), kept, wall=MONDAY)
+    assert decisions["rests"].drain == ()
+
+
 def test_nobody_makes_room_for_a_worker_that_only_keeps_a_minimum():
     decisions = Policy((gpu(free=0),)).all(
         100, on_gpu("keeps", min_workers=1), on_gpu("rests", workers=gpu_idle("r")), wall=MONDAY

@@ -45,7 +45,7 @@ def damp(scaling: Scaling, before: ModelState, crew: Crew, demand: Demand, bound
     excess = crew.staying - target
     count = _step(scaling, state, excess, crew.staying - max(bounds.maximum, crew.busy), now)
     if excess > 0 and not count:
-        why = f"{excess} too many, {scaling.cooldown_s:g} s after the last change"
+        why = f"{excess} too many, and nobody leaves within {scaling.cooldown_s:g} s of the last change"
     return Damped(target, crew.spare[:count], state, why)
 
 
@@ -56,6 +56,8 @@ def cooled_down(scaling: Scaling, state: ModelState, now: float) -> bool:
 
 def _last_worker(scaling: Scaling, state: ModelState, crew: Crew, now: float) -> tuple[int, str]:
     """0 once there was no work for `idle_timeout_s`, until then one of those that are there."""
+    if not crew.capacity:
+        return 0, ""
     quiet_since = max(state.worked_at, crew.idle_since)
     if not crew.starting and now - quiet_since >= scaling.idle_timeout_s:
         return 0, f"no work for {scaling.idle_timeout_s:g} s"

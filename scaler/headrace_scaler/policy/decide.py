@@ -74,7 +74,9 @@ def _claim(plan: _Plan, now: float) -> Claim:
     view, crew = plan.view, plan.crew
     allowed = plan.judged.allowed
     spare = tuple(worker for worker in crew.spare if worker.id not in plan.drain)
-    may_give = view.waiting <= 0 and cooled_down(view.scaling, plan.damped.state, now)
+    # Held by nobody who works: they wait for their next attempt, or a worker has just taken them.
+    has_work = view.waiting > 0 or (view.held > 0 and not crew.busy)
+    may_give = not has_work and cooled_down(view.scaling, plan.damped.state, now)
     told = {*plan.drain, *(mark.worker for mark in crew.leaving), *(order.worker for order in plan.judged.stop)}
     return Claim(
         model=view.name,
@@ -83,7 +85,7 @@ def _claim(plan: _Plan, now: float) -> Claim:
         asks=plan.missing if allowed is None else min(plan.missing, allowed),
         has_worker=crew.capacity > 0,
         # A crash loop takes nobody's place: its tries run where there is room.
-        waits=view.waiting > 0 and not view.paused and not plan.judged.starts.failures,
+        waits=has_work and not view.paused and not plan.judged.starts.failures,
         oldest_wait_s=max(0.0, view.oldest_wait_s),
         spare=spare if may_give else (),
         spare_above_minimum=crew.staying - len(plan.drain) - plan.bounds.minimum,
@@ -96,7 +98,9 @@ def _decided(plan: _Plan, got: Share, now: float) -> tuple[ModelDecision, ModelS
     judged, damped = plan.judged, plan.damped
     drain = (*plan.drain, *(worker for worker, _ in got.drained_for))
     blocked, why = _blocked(plan, got)
-    parts = [plan.demand.reason, plan.bounds.note, damped.reason, judged.reason, why]
+    least = plan.bounds.minimum
+    minimum = f"min_workers is {least}" if plan.demand.workers < least else ""
+    parts = [plan.demand.reason, minimum, plan.bounds.note, damped.reason, judged.reason, why]
     if plan.drain and not damped.drain:
         parts.append("one of an older entry is replaced")
     parts += [f"room is made for {model}" for model in sorted({model for _, model in got.drained_for})]
