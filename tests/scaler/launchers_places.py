@@ -16,7 +16,7 @@ import msgspec
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers.exec_spawner import WORKER, ExecSpawner
-from headrace_scaler.launchers.gpus import Gpu, GpuFault, GpuMemory
+from headrace_scaler.launchers.gpus import Gpu, GpuFault, GpuMemory, Gpus
 from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.port import Launched, Launcher, Order
 from headrace_scaler.launchers.process import ProcessMark, kill_session, runs
@@ -70,6 +70,16 @@ class BrokenGpu:
         raise GpuFault("GPU is lost")
 
 
+class GoodGpus:
+    """A machine with two GPUs."""
+
+    def find(self) -> tuple[Gpu, ...]:
+        return (Gpu(0, "GPU-aa"), Gpu(1, "GPU-bb"))
+
+    def memory(self, gpu: Gpu) -> GpuMemory:
+        return GpuMemory(80 * GIB, 80 * GIB)
+
+
 class LocalPlace:
     """This machine. The worker is `program`: the real one, or a stand-in that starts in no time.
 
@@ -94,6 +104,7 @@ class LocalPlace:
         self.program = program
         self.settings = settings or ScalerSettings(cpu_slots=3)
         self.zygote = zygote
+        self.gpus: Gpus = BrokenGpu()
         self._seen: set[ProcessMark] = set()
 
     @contextlib.asynccontextmanager
@@ -101,7 +112,7 @@ class LocalPlace:
         async with ExecSpawner(self.program) as by_exec:
             spawner = by_exec if self.zygote is None else ZygoteSpawner(self.zygote, by_exec)
             launcher = LocalLauncher(
-                self.folder, self.settings, spawner, self.environment, SystemClock(), gpus=BrokenGpu()
+                self.folder, self.settings, spawner, self.environment, SystemClock(), gpus=self.gpus
             )
             async with launcher:
                 try:

@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import pytest
 from disks import small_disk
-from launchers_places import DEADLINE_S, LocalPlace, ended, free, until
+from launchers_places import DEADLINE_S, GIB, GoodGpus, LocalPlace, ended, free, until
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import ScalerSettings
@@ -59,6 +59,7 @@ async def logged(place: LocalPlace, worker: str, words: str) -> None:
 
 
 async def test_a_worker_is_told_who_and_where_it_is(place: LocalPlace) -> None:
+    place.environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
     one = order(place, "tells")
     async with place.launcher() as launcher:
         await launcher.start(one)
@@ -72,6 +73,20 @@ async def test_a_worker_is_told_who_and_where_it_is(place: LocalPlace) -> None:
         async with asyncio.timeout(DEADLINE_S):
             while not (Path(record.scratch) / "some file").is_file():
                 await asyncio.sleep(0.01)
+
+
+async def test_workers_share_a_gpu_and_see_no_other(place: LocalPlace) -> None:
+    place.gpus = GoodGpus()
+    async with place.launcher() as launcher:
+        for size in (30 * GIB, 40 * GIB):
+            one = msgspec.structs.replace(order(place, "tells"), slot="gpu:1", need=Need(SlotKind.GPU, size))
+            await launcher.start(one)
+            await logged(place, one.worker, "GPUS=<GPU-bb>")
+        assert [each.free for each in await launcher.slots()] == [3, 80 * GIB, 10 * GIB]
+        with pytest.raises(LaunchError, match=r"slot gpu:1 is full: of its 85.9 GB, 10.7 GB are free"):
+            await launcher.start(place.order(slot="gpu:1", size=0))
+        await launcher.start(place.order(slot="gpu:0", size=0))
+        assert [each.free for each in await launcher.slots()] == [3, 0, 10 * GIB]
 
 
 async def test_its_scratch_folder_goes_with_it_and_its_log_stays(place: LocalPlace) -> None:
