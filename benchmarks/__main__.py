@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from benchmarks.cold_start import measure_cold_start
 from benchmarks.efficiency import measure_efficiency
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.queue import measure_queue
@@ -24,7 +25,7 @@ WORK = ROOT / ".headrace" / "bench"
 # Kept between runs: importing the language model takes 20 s.
 CACHE = ROOT / ".headrace" / "test-cache"
 
-SECTIONS = ("queue", "efficiency", "memory", "recovery")
+SECTIONS = ("queue", "efficiency", "memory", "recovery", "coldstart")
 
 
 @click.command()
@@ -49,7 +50,7 @@ def main(only: str | None, quick: bool, seed: int, name: str, out: Path) -> None
 
 async def _measure(clock: Clock, only: str | None, quick: bool, seed: int, command: str, console: Console) -> Report:
     WORK.mkdir(parents=True, exist_ok=True)
-    queue, efficiency, recovery, memory = None, None, None, []
+    queue, efficiency, recovery, cold_start, memory = None, None, None, None, []
     with tempfile.TemporaryDirectory(dir=WORK) as work:
         cache = Path(os.environ.get("HEADRACE_CACHE_DIR") or CACHE)
         # For memory alone the models only have to run once: a peak needs no samples.
@@ -64,6 +65,8 @@ async def _measure(clock: Clock, only: str | None, quick: bool, seed: int, comma
             memory += peaks
         if only in (None, "recovery"):
             recovery = await measure_recovery(options, clock)
+        if only in (None, "coldstart"):
+            cold_start = await measure_cold_start(options, clock)
     return Report(
         at=at,
         command=command,
@@ -73,8 +76,9 @@ async def _measure(clock: Clock, only: str | None, quick: bool, seed: int, comma
         versions=describe_versions(),
         queue=None if only == "memory" else queue,
         efficiency=None if only == "memory" else efficiency,
-        memory=None if only == "recovery" else memory,
+        memory=None if only in ("recovery", "coldstart") else memory,
         recovery=recovery,
+        cold_start=cold_start,
     )
 
 

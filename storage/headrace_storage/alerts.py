@@ -118,7 +118,22 @@ async def last_decision(connection: Connection, model: str) -> ScalingDecision |
     Raises:
         BrokerUnavailable: no answer.
     """
-    subject = alert_subject(AlertKind.DECISION, model)
+    data = await _last(connection, AlertKind.DECISION, model)
+    return None if data is None else msgspec.json.decode(data, type=ScalingDecision)
+
+
+async def last_cold_start(connection: Connection, model: str) -> WorkerColdStart | None:
+    """The newest cold start of a model that a scaler told of; None if there was none within the stream's age.
+
+    Raises:
+        BrokerUnavailable: no answer.
+    """
+    data = await _last(connection, AlertKind.COLD_START, model)
+    return None if data is None else msgspec.json.decode(data, type=WorkerColdStart)
+
+
+async def _last(connection: Connection, kind: AlertKind, model: str) -> bytes | None:
+    subject = alert_subject(kind, model)
     with connection.errors():
         try:
             message = await connection.nc.request(
@@ -126,9 +141,7 @@ async def last_decision(connection: Connection, model: str) -> ScalingDecision |
             )
         except nats.errors.NoRespondersError:
             return None
-    if not message.data:
-        return None
-    return msgspec.json.decode(message.data, type=ScalingDecision)
+    return bytes(message.data) or None
 
 
 def _kind(message: Alert | ScalingDecision | WorkerColdStart) -> AlertKind:
