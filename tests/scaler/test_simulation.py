@@ -226,6 +226,31 @@ def test_an_idle_night_is_not_decided_second_by_second():
     check_all_is_done(trace)
 
 
+def test_one_worker_waits_as_queueing_theory_says():
+    """Poisson arrivals, one server, constant service: the mean wait is r s / (2 (1 - r)) at a load of r."""
+    load, service_s, until = 0.7, 1.0, 60_000
+    arrivals = poisson("painter", lambda _: load / service_s, load / service_s, until, random.Random(5))
+    model = SimulatedModel("painter", Scaling(min_workers=1, max_workers=1), cold_start_s=0, service_s=service_s)
+    trace = simulate((model,), CORES, arrivals, seed=1, until=until, tick_s=60)
+    waits = [job.wait_s for job in trace.jobs if job.started is not None]
+    assert sum(waits) / len(waits) == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.05)
+    assert trace.utilization() == pytest.approx(load, rel=0.02)
+
+
+@given(st.lists(st.floats(0, 200), max_size=40), st.sampled_from([0.0, 2.0, 30.0]), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_with_room_enough_a_job_waits_for_a_cold_start_and_no_queue(times, cold_start_s, seed):
+    """There are as many workers as jobs a tick after it came, all of them ready a cold start later. One more tick and
+    a heartbeat pass if one of them was told to drain in the second before."""
+    scaling = Scaling(max_workers=64, scale_down_delay_s=0, idle_timeout_s=0, cooldown_s=0)
+    model = SimulatedModel("painter", scaling, cold_start_s=cold_start_s, service_s=8, service_spread=0.8)
+    arrivals = merged(*(burst("painter", at, 1) for at in times))
+    cores = (Slot("cpu", SlotKind.CPU, 64, 64),)
+    trace = simulate((model,), cores, arrivals, seed=seed, until=2000)
+    assert all(job.wait_s <= cold_start_s + 2 + model.heartbeat_lag_s for job in trace.jobs)
+    check_all_is_done(trace)
+
+
 def test_numbers_of_a_trace():
     jobs = tuple(JobRecord("a", at, at + wait, at + 10) for at, wait in ((0.0, 1.0), (1.0, 3.0), (2.0, 2.0)))
     workers = (
