@@ -118,9 +118,9 @@ def test_a_worker_that_starts_is_never_in_the_way_of_nothing():
     """Its job was canceled: it comes up, waits its idle timeout, and goes; no second one is started."""
     policy = Policy()
     policy.at(0, model(waiting=1))
-    for at in range(1, 40):
+    for at in range(1, 100):
         decision = policy.at(at, model(workers=starting("a", since=0)))
-        assert (decision.start, decision.drain, decision.stop) == ((), (), ())
+        assert (decision.target, decision.start, decision.drain, decision.stop) == (1, (), (), ())
 
 
 def test_busy_ones_are_never_too_many():

@@ -96,6 +96,19 @@ def test_another_version_is_another_chance():
     assert (len(decision.start), decision.blocked) == (4, Blocked.NONE)
 
 
+def test_a_worker_of_the_older_entry_says_nothing_about_the_new_one():
+    policy = Policy()
+    policy.at(0, model(scaling=FOUR, waiting=4))
+    policy.at(1, model(scaling=FOUR, waiting=3, workers=starting("old")))
+    policy.at(2, model(scaling=FOUR, waiting=3, workers=starting("old"), version="2", outdated=("old",)))
+    view = model(
+        scaling=FOUR, waiting=3, version="2", outdated=("old",), workers=starting("old"), failed=("a", "b", "c")
+    )
+    assert policy.at(3, view).blocked is Blocked.CRASH_LOOP
+    view = model(scaling=FOUR, waiting=3, held=1, version="2", outdated=("old",), workers=busy("old"))
+    assert policy.at(3.5, view).blocked is Blocked.CRASH_LOOP
+
+
 def test_a_worker_that_is_not_ready_in_time_is_ended_once_and_counts_once():
     scaling = Scaling(max_workers=1, start_timeout_s=30)
     policy = Policy()
