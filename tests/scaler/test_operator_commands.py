@@ -54,10 +54,9 @@ async def test_a_change_of_scaling_is_acted_on_and_a_job_says_what_it_waited_for
         assert (row["workers"], row["target"], row["waiting"] + row["held"]) == ({"busy": 1}, 1, 2)
         assert (top["slots"], top["leader"] is None) == ({"cpu": 1}, False)
 
-        # Other settings of scaling bring no other worker.
+        # Or it would stay for a minute.
         quick = [f"{key}={getattr(QUICK, key)}" for key in ("idle_timeout_s", "scale_down_delay_s", "cooldown_s")]
         await headrace(stage, "scale", "m", "priority=3", *quick, "--wait-s", "0")
         await headrace(stage, "cancel", long)
         assert (await stage.result("m", second)).status is Status.SUCCEEDED
         await stage.until_no_worker()
-        assert set(stage.seen) == {worker}
