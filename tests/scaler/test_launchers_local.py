@@ -18,6 +18,7 @@ import psutil
 import pytest
 from disks import small_disk
 from launchers_places import DEADLINE_S, GIB, GoodGpus, LocalPlace, ended, free, until
+from structlog.testing import capture_logs
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import ScalerSettings
@@ -87,6 +88,21 @@ async def test_workers_share_a_gpu_and_see_no_other(place: LocalPlace) -> None:
             await launcher.start(place.order(slot="gpu:1", size=0))
         await launcher.start(place.order(slot="gpu:0", size=0))
         assert [each.free for each in await launcher.slots()] == [3, 0, 10 * GIB]
+
+
+async def test_why_a_gpu_cannot_be_used_is_said_once(place: LocalPlace) -> None:
+    with capture_logs() as said:
+        async with place.launcher() as launcher:
+            for _ in range(2):
+                await launcher.slots()
+        place.settings = ScalerSettings(gpus=False)
+        async with place.launcher() as launcher:
+            for _ in range(2):
+                await launcher.slots()
+    assert said == [
+        {"event": "slot quarantined", "log_level": "warning", "slot": "gpu:0", "reason": "GPU is lost"},
+        {"event": "no GPU slots", "log_level": "info", "reason": "`scaler.gpus` is false"},
+    ]
 
 
 async def test_its_scratch_folder_goes_with_it_and_its_log_stays(place: LocalPlace) -> None:

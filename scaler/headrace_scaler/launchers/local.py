@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import structlog
+
 from headrace_contracts.clock import Clock
 from headrace_contracts.names import is_token
 from headrace_contracts.settings import ScalerSettings
@@ -20,7 +22,7 @@ from headrace_scaler.launchers.port import Launched, LaunchError, Order
 from headrace_scaler.launchers.process import ProcessMark, boot_id, mark_of
 from headrace_scaler.launchers.records import VERSION, Record, RecordFolder
 from headrace_scaler.launchers.roster import START_DEADLINE_S, Roster
-from headrace_scaler.launchers.slots import cpu_slot, cuda_devices, gpu_slot, refusal
+from headrace_scaler.launchers.slots import cpu_slot, cuda_devices, gpu_slot, gpu_slot_id, refusal
 from headrace_scaler.launchers.spawner import Spawner
 from headrace_scaler.policy.observation import Slot
 
@@ -59,6 +61,8 @@ class LocalLauncher:
         visible = environment.get("CUDA_VISIBLE_DEVICES")
         self._gpus = GpuWatch(gpus or NvmlGpus(), clock, visible) if settings.gpus else None
         self._wake = asyncio.Event()
+        self._said: dict[str, str] = {}
+        self._log = structlog.get_logger()
 
     async def __aenter__(self) -> Self:
         self._files = RecordFolder.open(self._folder)
@@ -176,7 +180,17 @@ class LocalLauncher:
                     await self._wake.wait()
 
     async def _look_at_gpus(self) -> tuple[GpuState, ...]:
-        return () if self._gpus is None else await self._gpus.look()
+        states = () if self._gpus is None else await self._gpus.look()
+        said = {gpu_slot_id(index): state.health.quarantined for index, state in enumerate(states)}
+        for slot, reason in said.items():
+            if reason and reason != self._said.get(slot):
+                self._log.warning("slot quarantined", slot=slot, reason=reason)
+            elif self._said.get(slot) and not reason:
+                self._log.info("slot usable again", slot=slot)
+        if not states and self._said.get("") != self.slots_note:
+            self._log.info("no GPU slots", reason=self.slots_note)
+        self._said = said or {"": self.slots_note}
+        return states
 
     def _slots(self, states: tuple[GpuState, ...]) -> tuple[Slot, ...]:
         running = [each for each in self._roster.look() if each.ended is None]
