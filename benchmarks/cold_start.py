@@ -287,9 +287,16 @@ async def _idle(zygote: ZygoteProcess) -> SharingRow:
 
 
 async def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGTERM)
-    async with asyncio.timeout(END_DEADLINE_S):
-        await asyncio.to_thread(psutil.wait_procs, [psutil.Process(pid)])
+    """End a worker in good order, whoever's child it is."""
+    handle, gone, loop = os.pidfd_open(pid), asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(handle, gone.set)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        async with asyncio.timeout(END_DEADLINE_S):
+            await gone.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 def _pss_mib(pids: Sequence[int]) -> int:

@@ -152,7 +152,7 @@ async def _until_cold(client: Client, spec: ModelSpec) -> None:
                 engines = await _engines(client, spec.name)
     except TimeoutError as error:
         raise click.ClickException(
-            f"{spec.name} still has a worker after {limit_s:g} s: one started by hand is stopped by nobody else"
+            f"{spec.name} still has a worker after {limit_s:g} s: a scaler does not stop one that was started by hand"
         ) from error
 
 

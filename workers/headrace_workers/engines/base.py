@@ -85,7 +85,7 @@ class Engine(Protocol[InputT]):
     def warm_up(self) -> None:
         """Run the model once on as little as it takes: what has loaded and cannot compute fails here.
 
-        A first job waits for it, so it must cost less than it saves. Any exception is one of `load`.
+        A first job waits for it, so it costs little more than it saves. Any exception is one of `load`.
         """
         ...
 
