@@ -34,6 +34,7 @@ from headrace_storage import jobs, registry, workers
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_storage.events import follow_events, last_event
+from headrace_storage.lanes import LaneState, lanes_of_model
 from headrace_storage.lookup import find_job
 from headrace_storage.results import find_result, get_result
 
@@ -316,9 +317,9 @@ class Client:
         """Workers that are alive."""
         return await workers.list_workers(self.connection)
 
-    async def backlog(self, model: str) -> list[jobs.Backlog]:
+    async def backlog(self, model: str) -> list[LaneState]:
         """What waits and what is held by workers, per lane."""
-        return await jobs.backlog(self.connection, model)
+        return list(await lanes_of_model(self.connection, model))
 
     async def blobs(self) -> BlobStore:
         """The blob store, opened when it is first needed.

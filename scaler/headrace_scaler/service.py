@@ -177,7 +177,7 @@ class Term:
         for view, decision, done in zip(look.observation.models, decided.models, all_done, strict=True):
             await self._teller.decided(view, decision, done)
         await self._teller.cold_starts(look)
-        self._tell_troubles(*look.unreadable)
+        self._tell_troubles(*(f"the entry of model {name} cannot be read" for name in look.unreadable))
 
     async def _act(self, look: Look, decided: Decided, now: float) -> list[Done]:
         models = tuple(zip(look.observation.models, decided.models, strict=True))

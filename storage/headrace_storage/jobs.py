@@ -1,10 +1,7 @@
-"""Submit jobs to the JOBS stream, look at what waits there, and take out what nobody will answer for."""
-
-from collections.abc import AsyncIterator
+"""Submit jobs to the JOBS stream, and take out what nobody will answer for."""
 
 import msgspec
 import nats.js.errors
-from nats.js.api import ConsumerInfo
 
 from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
@@ -15,7 +12,6 @@ from headrace_contracts.names import (
     Header,
     Lane,
     Stream,
-    consumer_name,
     ingress_subject,
     job_id_of_sequence,
     jobs_subject,
@@ -40,15 +36,6 @@ class Receipt(msgspec.Struct, frozen=True):
     sequence: int
     duplicate: bool
     """The same job was already there; it was not stored again."""
-
-
-class Backlog(msgspec.Struct, frozen=True):
-    """One lane of one model: what waits and what workers hold."""
-
-    model: str
-    lane: Lane
-    waiting: int
-    held: int
 
 
 async def submit_job(
@@ -110,39 +97,6 @@ async def submit_cancel(
     subject = ingress_subject(tenant, model, INGRESS_CANCEL)
     headers = {Header.CONTENT_TYPE.value: encoding.value, Header.VERSION.value: CONTRACT_VERSION}
     await publish(connection, subject, codec.encode(request, encoding), headers)
-
-
-async def backlog(connection: Connection, model: str) -> list[Backlog]:
-    """What waits and what is held, per lane; empty where the model has no consumers."""
-    return [
-        Backlog(model, lane, info.num_pending or 0, info.num_ack_pending or 0)
-        async for lane, info in _consumers(connection, model)
-    ]
-
-
-async def deliverable(connection: Connection, model: str) -> int:
-    """Jobs of a model that the server would give to whoever asks now; those of a paused lane are none.
-
-    Raises:
-        BrokerUnavailable: no answer.
-    """
-    count = 0
-    async for _, info in _consumers(connection, model):
-        most_held = info.config.max_ack_pending or 0
-        if not info.paused and not 0 < most_held <= (info.num_ack_pending or 0):
-            count += info.num_pending or 0
-    return count
-
-
-async def _consumers(connection: Connection, model: str) -> AsyncIterator[tuple[Lane, ConsumerInfo]]:
-    """The consumers of a model that are there."""
-    for lane in Lane:
-        with connection.errors():
-            try:
-                info = await connection.js.consumer_info(Stream.JOBS, consumer_name(model, lane))
-            except nats.js.errors.NotFoundError:
-                continue
-        yield lane, info
 
 
 async def _differs(connection: Connection, sequence: int, subject: str, data: bytes) -> bool:

@@ -30,6 +30,12 @@ class LaneState(msgspec.Struct, frozen=True):
     paused_until: datetime | None
     """It delivers nothing until then; None: it does."""
 
+    @property
+    def deliverable(self) -> int:
+        """Jobs that the server would give to whoever asks now; those of a paused lane are none."""
+        full = 0 < self.most_held <= self.held
+        return 0 if full or self.paused_until is not None else self.waiting
+
 
 async def lanes_of_model(connection: Connection, model: str) -> tuple[LaneState, ...]:
     """The lanes of a model that have a consumer, highest first; none for a model that is not in the registry.

@@ -11,7 +11,6 @@ from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Bucket
 from headrace_storage.buckets import bucket_entries
 from headrace_storage.connection import Connection
-from headrace_storage.reading import bucket_values
 from headrace_storage.topology import ACK_WAIT_S, ensure_consumers
 
 
@@ -108,22 +107,6 @@ async def list_models(connection: Connection) -> list[ModelSpec]:
         InvalidSpec: an entry was written by another version, or by hand.
     """
     return [decode_spec(name, value) for name, value in await bucket_entries(connection, Bucket.MODELS)]
-
-
-async def readable_models(connection: Connection) -> tuple[list[ModelSpec], list[str]]:
-    """All models by name, in one request; and of those entries that cannot be read, what is wrong.
-
-    Raises:
-        BrokerForbidden: this role may not read the bucket as a whole.
-        BrokerUnavailable: no answer.
-    """
-    specs, troubles = [], []
-    for name, value in sorted((await bucket_values(connection, Bucket.MODELS)).items()):
-        try:
-            specs.append(decode_spec(name, value))
-        except InvalidSpec as error:
-            troubles.append(str(error))
-    return specs, troubles
 
 
 def decode_spec(name: str, value: bytes | None) -> ModelSpec:

@@ -24,7 +24,8 @@ from headrace_contracts.tasks.synthetic import SyntheticInput
 from headrace_local.nats_server import NatsServer
 from headrace_storage.connection import Connection
 from headrace_storage.events import follow_events
-from headrace_storage.jobs import backlog, submit_job
+from headrace_storage.jobs import submit_job
+from headrace_storage.lanes import lanes_of_model
 from headrace_storage.results import wait_result
 
 
@@ -144,7 +145,7 @@ async def test_a_stop_hands_the_queue_to_the_next_start(tmp_path: Path) -> None:
 
 async def until_empty(connection: Connection, model: str) -> None:
     async with asyncio.timeout(30):
-        while any(lane.waiting or lane.held for lane in await backlog(connection, model)):
+        while any(lane.waiting or lane.held for lane in await lanes_of_model(connection, model)):
             await asyncio.sleep(0.05)
 
 

@@ -9,7 +9,7 @@ from scaling_stage import QUICK, Stage
 from headrace_contracts.model import ModelSpec, Resources
 from headrace_contracts.result import Status
 from headrace_contracts.scaling import Scaling
-from headrace_storage.registry import update_model
+from headrace_storage.registry import remove_model, update_model
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +91,29 @@ async def test_a_crash_loop_is_said_and_slows_down_and_others_are_served(stage: 
         assert stage.started("broken") - starts <= 1
         await update_model(stage.connection, "broken", lambda spec: msgspec.structs.replace(spec, defaults={}))
         await stage.until(lambda: any("broken" in worker for worker in stage.seen))
+
+
+async def test_the_idle_worker_of_a_model_that_is_removed_ends(stage: Stage) -> None:
+    await stage.add_model("m", Scaling(min_workers=1, max_workers=1))
+    async with stage.scaler():
+        await stage.until(lambda: any(engine.idle_since for status in stage.seen.values() for engine in status.engines))
+        await remove_model(stage.connection, "m")
+        await stage.until_no_worker()
+
+
+async def test_a_worker_of_an_older_entry_is_replaced_when_it_is_idle(stage: Stage) -> None:
+    await stage.add_model("m", Scaling(min_workers=1, max_workers=1, cooldown_s=0.5), version="1")
+    async with stage.scaler():
+        job = await stage.submit("m", steps=10, step_s=0.1)
+        await stage.until(lambda: any(engine.running for status in stage.seen.values() for engine in status.engines))
+        await update_model(stage.connection, "m", lambda spec: msgspec.structs.replace(spec, version="2"))
+        before = await stage.result("m", job)
+        await stage.until(lambda: len(stage.seen) == 2)
+        await stage.until_decided("m", lambda decision: decision.started == 1 and decision.at > before.completed_at)
+        after = await stage.result("m", await stage.submit("m", echo="which"))
+    assert (before.version, before.attempts) == ("1", 1)
+    assert after.worker != before.worker
+    assert after.version == "2"
 
 
 async def test_a_model_that_fits_nowhere_is_said_with_both_sizes(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from headrace_contracts.clock import SystemClock
 from headrace_contracts.errors import ErrorCode
 from headrace_contracts.result import Result, Status
 from headrace_storage.connection import Connection
-from headrace_storage.jobs import backlog
+from headrace_storage.lanes import lanes_of_model
 from headrace_storage.leadership import Leadership, LeaseName
 from headrace_storage.results import get_result, wait_result
 
@@ -36,7 +36,7 @@ async def test_once_says_what_was_done(client: Client, headrace_command: Headrac
     assert ["ended", f"results.default.write.{canceled.id}", "had ended: job removed"] in rows
     result = await get_result(client.connection, TENANT, "drew", lost)
     assert (result.status, result.error.code) == (Status.FAILED, ErrorCode.UNKNOWN_MODEL)
-    assert not any(lane.waiting for lane in await backlog(client.connection, "write"))
+    assert not any(lane.waiting for lane in await lanes_of_model(client.connection, "write"))
 
     again = await (await headrace_command("reap", "--once")).end()
     assert (again.code, again.out, again.err) == (0, "", "nothing to do\n")

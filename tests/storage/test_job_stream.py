@@ -16,7 +16,8 @@ from headrace_contracts.names import Lane
 from headrace_contracts.settings import NatsSettings
 from headrace_local.nats_server import NatsServer
 from headrace_storage.connection import Connection
-from headrace_storage.jobs import backlog, submit_job
+from headrace_storage.jobs import submit_job
+from headrace_storage.lanes import lanes_of_model
 from headrace_storage.topology import StorageLimits, ensure_consumers, ensure_topology
 
 SMALL = StorageLimits(jobs_per_subject=3)
@@ -70,7 +71,7 @@ async def test_a_full_queue_is_an_error_and_loses_nothing(connection: Connection
         await submit(connection, "full", body(), uuid.uuid4().hex)
     with pytest.raises(QueueFull, match=r"jobs\.t\.full\.normal is full \(maximum messages per subject exceeded;"):
         await submit(connection, "full", body(), uuid.uuid4().hex)
-    assert sum(lane.waiting for lane in await backlog(connection, "full")) == 3
+    assert sum(lane.waiting for lane in await lanes_of_model(connection, "full")) == 3
 
 
 async def test_a_job_larger_than_a_message_is_refused_before_it_is_sent(connection: Connection) -> None:

@@ -14,7 +14,8 @@ from headrace_contracts.names import Lane, Stream, consumer_name
 from headrace_contracts.settings import NatsSettings
 from headrace_local.nats_server import NatsServer
 from headrace_storage.connection import Connection
-from headrace_storage.jobs import backlog, submit_job
+from headrace_storage.jobs import submit_job
+from headrace_storage.lanes import lanes_of_model
 from headrace_storage.puller import JobPuller
 from headrace_storage.topology import ensure_consumers, ensure_topology
 
@@ -30,7 +31,7 @@ class Queue:
         return (await submit_job(self.connection, "t", self.model, lane, BODY, Encoding.JSON, job_id)).job_id
 
     async def held(self) -> int:
-        return sum(lane.held for lane in await backlog(self.connection, self.model))
+        return sum(lane.held for lane in await lanes_of_model(self.connection, self.model))
 
     async def until_asked(self, lane: Lane) -> None:
         """Wait until the server has our request for the next job of a lane."""
@@ -86,7 +87,7 @@ async def test_after_a_wait_nothing_is_asked_for_any_more(jobs: Queue) -> None:
     await jobs.until_not_asked(Lane.LOW)
     await jobs.submit(Lane.LOW)
     await jobs.submit(Lane.NORMAL)
-    assert [lane.waiting for lane in await backlog(jobs.connection, jobs.model)] == [0, 1, 1]
+    assert [lane.waiting for lane in await lanes_of_model(jobs.connection, jobs.model)] == [0, 1, 1]
 
 
 async def test_no_job_is_lost_while_waits_end_and_others_arrive(jobs: Queue) -> None:

@@ -25,7 +25,8 @@ from headrace_storage.attempts import get_attempts
 from headrace_storage.connection import Connection
 from headrace_storage.control import send_cancel
 from headrace_storage.events import follow_events
-from headrace_storage.jobs import Receipt, backlog, submit_job
+from headrace_storage.jobs import Receipt, submit_job
+from headrace_storage.lanes import lanes_of_model
 from headrace_storage.registry import add_model
 from headrace_storage.results import commit_result, wait_result
 from headrace_storage.workers import list_workers
@@ -91,7 +92,7 @@ class Rig:
     async def until_drained(self) -> None:
         """Every job has been acknowledged, within a lease and a bit."""
         async with asyncio.timeout(3 * LEASE_S):
-            while any(lane.waiting or lane.held for lane in await backlog(self.connection, self.model)):
+            while any(lane.waiting or lane.held for lane in await lanes_of_model(self.connection, self.model)):
                 await asyncio.sleep(0.02)
 
     async def submit(self, job_id: str | None = None, lane: Lane = Lane.NORMAL, **task_input: object) -> str:

@@ -11,7 +11,7 @@ import structlog
 
 from headrace_contracts.errors import BrokerUnavailable, HeadraceError
 from headrace_storage.connection import Connection
-from headrace_storage.jobs import deliverable
+from headrace_storage.lanes import lanes_of_model
 
 # An idle worker gets a job that waits within milliseconds. Shorter accuses a loaded machine.
 LOOK_EVERY_S = 5.0
@@ -63,9 +63,10 @@ async def watch_for_starving(
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         try:
-            waiting = await deliverable(connection, model) if hungry() else 0
+            lanes = await lanes_of_model(connection, model) if hungry() else ()
         except BrokerUnavailable:
             continue
+        waiting = sum(lane.deliverable for lane in lanes)
         watch = watch.look(hungry(), waiting, arrived())
         if watch.starved == RECONNECT_AT:
             log.warning("jobs wait and none arrives: connecting anew", waiting=waiting)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from headrace_contracts.heartbeat import EngineState, WorkerStatus
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Lane
-from headrace_storage.jobs import Backlog
+from headrace_storage.lanes import LaneState
 
 # The best state of any worker is what a new job meets.
 _BEST_FIRST = (EngineState.READY, EngineState.LOADING, EngineState.RECOVERING, EngineState.UNHEALTHY)
@@ -27,7 +27,7 @@ def running(model: str, workers: Sequence[WorkerStatus]) -> int:
 
 
 def model_rows(
-    specs: Sequence[ModelSpec], workers: Sequence[WorkerStatus], backlog: Mapping[str, Sequence[Backlog]]
+    specs: Sequence[ModelSpec], workers: Sequence[WorkerStatus], backlog: Mapping[str, Sequence[LaneState]]
 ) -> list[tuple[str, ...]]:
     """Model, state of its workers, waiting per lane, held by workers."""
     rows = []

@@ -8,6 +8,7 @@ import msgspec
 from headrace_contracts.clock import Clock
 from headrace_contracts.heartbeat import EngineStatus, WorkerStatus
 from headrace_contracts.model import ModelSpec, runs_as
+from headrace_contracts.scaling import Scaling
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers.port import Launched, Launcher
 from headrace_scaler.launchers.slots import need_of
@@ -16,11 +17,19 @@ from headrace_scaler.observing.arrivals import Arrivals
 from headrace_scaler.observing.service_time import ServiceTimes
 from headrace_scaler.observing.spending import Spending
 from headrace_scaler.observing.workers import Seen, WorkerWatch
-from headrace_scaler.policy.observation import FailedStart, ModelView, Observation, Slot
+from headrace_scaler.policy.observation import (
+    FailedStart,
+    ModelView,
+    Need,
+    Observation,
+    Slot,
+    SlotKind,
+    WorkerView,
+)
 from headrace_storage.arrivals import Arrival
 from headrace_storage.connection import Connection
 from headrace_storage.lanes import LaneState, lanes_of_all, oldest_waiting
-from headrace_storage.registry import readable_models
+from headrace_storage.registry_reader import RegistryReader
 from headrace_storage.workers import list_workers
 
 # A launcher that takes longer is hung; the observation fails, and nothing is decided on half of the facts.
@@ -40,7 +49,7 @@ class Look(msgspec.Struct, frozen=True):
     spent: tuple[Spend, ...]
     """What the workers of each model have cost since we look."""
     unreadable: tuple[str, ...]
-    """What is wrong with entries of the registry that cannot be read."""
+    """Models whose entries were written by another version, or by hand: nothing is done for them."""
 
 
 class Observer:
@@ -50,6 +59,7 @@ class Observer:
         self._connection = connection
         self._launcher = launcher
         self._clock = clock
+        self._registry = RegistryReader(connection)
         self._arrivals = Arrivals()
         self._service_times = ServiceTimes()
         self._spending = Spending(prices)
@@ -70,31 +80,33 @@ class Observer:
             LaunchError: the launcher does not.
             TimeoutError: the launcher takes too long.
         """
-        (specs, unreadable), lanes, statuses, (slots, launched) = await asyncio.gather(
-            readable_models(self._connection),
+        models, lanes, statuses, (slots, launched) = await asyncio.gather(
+            self._registry.models(),
             lanes_of_all(self._connection),
             list_workers(self._connection),
             self._ask_launcher(),
         )
+        specs = [spec for spec in models.values() if spec is not None]
         waits = await asyncio.gather(*(self._oldest_wait_s(lanes.get(spec.name, ())) for spec in specs))
         # What is told once, as the end of a worker, is taken in when nothing can go wrong any more.
         now, wall = self._clock.monotonic(), self._clock.now()
         self._service_times.update(statuses)
         self._spending.update(statuses, {spec.name: spec for spec in specs})
         seen = self._workers.look(statuses, launched, {spec.name: runs_as(spec) for spec in specs}, now, wall)
-        models = tuple(
+        views = tuple(
             self._model(spec, lanes.get(spec.name, ()), wait_s, seen, slots, refused, now)
             for spec, wait_s in zip(specs, waits, strict=True)
         )
+        views += tuple(_removed(model, workers) for model, workers in seen.workers.items() if model not in models)
         return Look(
-            Observation(models, slots),
+            Observation(views, slots),
             lanes,
             seen.ended,
             seen.became_ready,
             tuple(statuses),
             launched,
             self._spending.so_far,
-            tuple(unreadable),
+            tuple(name for name, spec in models.items() if spec is None),
         )
 
     async def _ask_launcher(self) -> tuple[tuple[Slot, ...], tuple[Launched, ...]]:
@@ -144,3 +156,20 @@ class Observer:
             outdated=seen.outdated.get(name, ()),
             paused=bool(lanes) and all(lane.paused_until is not None for lane in lanes),
         )
+
+
+def _removed(model: str, workers: tuple[WorkerView, ...]) -> ModelView:
+    """A model that is not in the registry any more: it may have no worker, and nobody looks at its queue."""
+    return ModelView(
+        name=model,
+        scaling=Scaling(max_workers=0),
+        need=Need(SlotKind.CPU, 0),
+        jobs_per_worker=1,
+        load_timeout_s=0.0,
+        waiting=0,
+        held=0,
+        oldest_wait_s=0.0,
+        arrival_rate=0.0,
+        service_s=None,
+        workers=workers,
+    )
