@@ -4,11 +4,12 @@ import signal
 
 import msgspec
 import pytest
-from scaling_stage import QUICK, Stage
+from scaling_stage import DEADLINE_S, QUICK, Stage
 
 from headrace_contracts.model import ModelSpec, Resources
 from headrace_contracts.result import Status
 from headrace_contracts.scaling import Scaling
+from headrace_scaler import service
 from headrace_storage.registry import remove_model, update_model
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,18 @@ async def test_a_job_starts_a_worker_and_the_last_job_ends_it(stage: Stage) -> N
         assert {start.model for start in stage.cold_starts} == {"m"}
         assert (await stage.result("m", await stage.submit("m", echo="again"))).status is Status.SUCCEEDED
         assert stage.started("m") == 2
+
+
+async def test_a_job_for_a_model_without_a_worker_does_not_wait_for_the_next_look(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "TICK_S", 10 * DEADLINE_S)
+    await stage.add_model("m")
+    async with stage.scaler():
+        await stage.until_decided("m", lambda decision: decision.target == 0)
+        job = await stage.submit("m", echo="at once")
+        await stage.until_decided("m", lambda decision: decision.started == 1)
+        assert (await stage.result("m", job)).status is Status.SUCCEEDED
 
 
 async def test_a_backlog_brings_workers_and_none_is_stopped_with_a_job(stage: Stage) -> None:

@@ -66,7 +66,7 @@ async def test_a_busy_worker_that_must_drain_finishes_its_job_however_long_its_g
     await rig.add_model()
     worker_id = some_id()
     worker = await start(rig, worker_id, "--grace-s", "0.1")
-    job = await rig.submit(steps=1, step_s=2.0)
+    job = await rig.submit(steps=20, step_s=0.1)
     await rig.until_running(job)
     reply = await ask_to_drain(rig.connection, worker_id, AFTER_ITS_JOBS)
     assert reply is not None
