@@ -217,6 +217,8 @@ class Worker:
             serving.append(tasks.create_task(model_worker.serve()))
         await listen_for_drain(connection, self.id, self._asked_to_drain)
         self._background.append(tasks.create_task(keep_books(connection, self._books, self._clock)))
+        # The first heartbeat may have had no engine in it, and an engine that is ready by now changes no more.
+        self._changed.set()
         self._log.info("worker started", models=list(self._models))
         await self._draining.wait()
         await self._drain(serving)
