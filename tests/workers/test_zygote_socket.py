@@ -154,3 +154,13 @@ async def test_a_zygote_ends_with_its_starter_and_its_socket_with_it(tmp_path: P
         starter.stdin.close()
         assert await starter.wait() == 0
     assert not (tmp_path / "s").exists()
+
+
+async def test_a_signal_that_comes_right_after_the_fork_is_not_lost(zygote: ZygoteProcess) -> None:
+    for _ in range(FORKS):
+        child, pipe = await fork(zygote)
+        child.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await child.wait() == -signal.SIGTERM
+        os.close(pipe)
+    assert await zygote.memory() is not None

@@ -22,6 +22,9 @@ from headrace_workers.zygote.title import set_title
 # Signals that the zygote handles, and what they do in a process that was started by itself.
 _AS_EVER = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
 
+HANDLED = tuple(number for number, _ in _AS_EVER)
+"""Blocked around the fork: one that came before the child has handlers of its own would be lost."""
+
 _STDERR = 2
 
 
@@ -78,6 +81,7 @@ def _live(become: Callable[[], int]) -> NoReturn:
     try:
         for number, handler in _AS_EVER:
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         status = become()
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else int(left.code is not None)

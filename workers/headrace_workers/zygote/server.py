@@ -32,7 +32,7 @@ from headrace_contracts.zygote import (
     NotForked,
     ToZygote,
 )
-from headrace_workers.zygote.offspring import be_engine, be_worker
+from headrace_workers.zygote.offspring import HANDLED, be_engine, be_worker
 
 _PEER = struct.Struct("3i")
 """Process, user and group at the other end of a unix socket."""
@@ -156,14 +156,16 @@ class Zygote:
                 return False
 
     def _fork(self, connection: socket.socket, become: Callable[[], object], status: str = "") -> _Child | None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
             pid = os.fork()
+            if pid == 0:
+                become()  # does not return
         except OSError as error:
             _send(connection, NotForked(error.strerror or str(error)))
             return None
-        if pid == 0:
-            become()
-            raise AssertionError("it does not return")
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         child = _Child(pid, os.pidfd_open(pid), status)
         self._children[pid] = child
         self._watch(child.handle, lambda: self._reap(child))
