@@ -1,5 +1,6 @@
 """Real models in workers and engines that were forked: their libraries were imported by somebody else."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from headrace_workers.weights import ensure
 pytestmark = [pytest.mark.slow, pytest.mark.models]
 
 ROOT = Path(__file__).parents[2]
-CACHE = ROOT / ".headrace" / "test-cache"
+CACHE = Path(os.environ.get("HEADRACE_TEST_CACHE") or ROOT / ".headrace" / "test-cache")
 SPEECH = ROOT / "compose" / "headrace_local" / "data" / "speech"
 MODELS = tuple(find_model(name) for name in ("tiny-shapes", "whisper-tiny-en", "smollm2-135m"))
 
