@@ -19,6 +19,7 @@ import psutil
 from benchmarks.direct_process import DirectProcess, direct_process
 from benchmarks.numbers import median
 from benchmarks.rig import BenchmarkError, Options, Rig, open_rig
+from benchmarks.start_command import StartCommandRow, measure_start_command
 from headrace_contracts.clock import Clock
 from headrace_contracts.file import File
 from headrace_contracts.heartbeat import ColdStart
@@ -103,6 +104,7 @@ class ColdStartReport(msgspec.Struct, frozen=True):
     rows: list[ColdStartRow]
     phases: list[PhaseRow]
     memory: list[SharingRow]
+    ordered: list[StartCommandRow]
     raw: list[Samples]
 
 
@@ -151,15 +153,18 @@ async def measure_cold_start(options: Options, clock: Clock) -> ColdStartReport:
                     samples = raw.setdefault((kind.model, BARE), Samples(kind.model, BARE))
                     samples.total_s.append(round((await bare[kind.model].run([kind.task_input])).total_s, 4))
         memory += await starter.sharing(next(kind for kind in cold if kind.model == "smollm2-135m"))
-    return cold_start_report(cold, list(raw.values()), memory)
+        ordered = await measure_start_command(options, rig, zygote)
+    return cold_start_report(cold, list(raw.values()), memory, ordered)
 
 
-def cold_start_report(cold: Sequence[Cold], raw: list[Samples], memory: list[SharingRow]) -> ColdStartReport:
+def cold_start_report(
+    cold: Sequence[Cold], raw: list[Samples], memory: list[SharingRow], ordered: list[StartCommandRow]
+) -> ColdStartReport:
     """The report from the raw numbers."""
     middle = {(samples.model, samples.way): median(samples.total_s) for samples in raw}
     by_model = {kind.model: kind for kind in cold}
     rows = [_row(samples, by_model[samples.model], middle) for samples in raw]
-    return ColdStartReport(rows, [_phases(samples) for samples in raw if samples.phases], memory, raw)
+    return ColdStartReport(rows, [_phases(samples) for samples in raw if samples.phases], memory, ordered, raw)
 
 
 def _row(samples: Samples, kind: Cold, middle: Mapping[tuple[str, str], float]) -> ColdStartRow:

@@ -99,6 +99,10 @@ def _cold_start(report: ColdStartReport) -> list[Table]:
         "`connect` until it has its models, `engine` until the engine process's first line; `first result` is from "
         "ready to the first job's end in the engine."
     )
+    ordered = (
+        "The real scaler, from zero workers to one and back, again and again. The broker wakes it when a job arrives for "
+        "a model that has no worker. Milliseconds from the publish."
+    )
     memory = (
         "Proportional set size in MiB: a page that is shared counts in parts. Workers with their engines, after a job; "
         "what they share with an idle zygote is counted half there."
@@ -106,6 +110,7 @@ def _cold_start(report: ColdStartReport) -> list[Table]:
     return [
         Table("Cold start", note, report.rows),
         Table("Cold start: phases", phases, report.phases),
+        Table("Cold start: the scaler", ordered, report.ordered),
         Table("Cold start: memory", memory, report.memory),
     ]
 
