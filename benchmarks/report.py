@@ -100,7 +100,7 @@ def _cold_start(report: ColdStartReport) -> list[Table]:
         "ready to the first job's end in the engine."
     )
     ordered = (
-        "The real scaler, from zero workers to one and back, again and again. The broker wakes it when a job arrives for "
+        "The real scaler, from zero workers to one and back, again and again. The broker wakes it when a job comes for "
         "a model that has no worker. Milliseconds from the publish."
     )
     memory = (
