@@ -186,8 +186,11 @@ class Term:
         served = set()
         for (view, decision), done in zip(models, all_done, strict=True):
             self._refused += [(view.name, failed) for failed in done.refused]
+            self._observer.agreed_to_drain(done.drained)
+            # A worker that agreed to drain serves no more, though it was idle when we looked.
+            serve = any(worker.phase in _SERVING and worker.id not in done.drained for worker in view.workers)
             # A blocked model is looked at once a second, however many jobs arrive for it.
-            if done.started or decision.blocked or any(worker.phase in _SERVING for worker in view.workers):
+            if done.started or decision.blocked or serve:
                 served.add(view.name)
         self._served = frozenset(served)
         return all_done

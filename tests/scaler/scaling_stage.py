@@ -27,6 +27,7 @@ from headrace_scaler.launchers.exec_spawner import ExecSpawner
 from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.port import Launcher
 from headrace_scaler.service import Scaler
+from headrace_scaler.telling import Told
 from headrace_storage.connection import Connection
 from headrace_storage.jobs import submit_job
 from headrace_storage.leadership import leader_of
@@ -138,10 +139,12 @@ class Stage:
             yield launcher
 
     @asynccontextmanager
-    async def scaler(self, launcher: Launcher | None = None) -> AsyncIterator[Scaler]:
+    async def scaler(
+        self, launcher: Launcher | None = None, on_told: Callable[[Told], None] = lambda _told: None
+    ) -> AsyncIterator[Scaler]:
         """A scaler in this process that leads, on a launcher of local processes unless another is given."""
         async with self.launcher() as own:
-            scaler = Scaler(self.settings, launcher or own, SystemClock())
+            scaler = Scaler(self.settings, launcher or own, SystemClock(), on_told)
             running = asyncio.create_task(scaler.run())
             leading = asyncio.create_task(scaler.leading.wait())
             try:

@@ -91,6 +91,13 @@ def test_the_phase_of_a_worker_follows_from_its_heartbeat(engine: dict[str, obje
     assert only(Looking().at(1, status(**engine))).phase is phase
 
 
+def test_a_worker_that_agreed_to_drain_drains_whatever_its_last_heartbeat_says() -> None:
+    looking = Looking()
+    assert only(looking.at(0, status())).phase is WorkerPhase.IDLE
+    looking.watch.agreed_to_drain(["w"])
+    assert (only(looking.at(1, status())).phase, only(looking.at(2, status())).since) == (WorkerPhase.DRAINING, 1001)
+
+
 def test_idle_time_counts_from_the_last_job() -> None:
     view = only(Looking().at(30, status(idle_since=NOON + timedelta(seconds=10))))
     assert view.since == pytest.approx(1010)

@@ -6,10 +6,12 @@ import msgspec
 import pytest
 from scaling_stage import DEADLINE_S, QUICK, Stage
 
+from headrace_contracts.alert import ScalingDecision
 from headrace_contracts.model import ModelSpec, Resources
 from headrace_contracts.result import Status
 from headrace_contracts.scaling import Scaling
 from headrace_scaler import service
+from headrace_scaler.telling import Told
 from headrace_storage.registry import remove_model, update_model
 
 pytestmark = pytest.mark.slow
@@ -44,6 +46,21 @@ async def test_a_job_for_a_model_without_a_worker_does_not_wait_for_the_next_loo
         await stage.until_decided("m", lambda decision: decision.target == 0)
         job = await stage.submit("m", echo="at once")
         await stage.until_decided("m", lambda decision: decision.started == 1)
+        assert (await stage.result("m", job)).status is Status.SUCCEEDED
+
+
+async def test_a_job_that_comes_while_the_last_worker_drains_does_not_wait_for_the_next_look(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def last_look(told: Told) -> None:
+        if isinstance(told, ScalingDecision) and told.draining:
+            monkeypatch.setattr(service, "TICK_S", 10 * DEADLINE_S)
+
+    await stage.add_model("m")
+    async with stage.scaler(on_told=last_look):
+        await stage.result("m", await stage.submit("m", echo="first"))
+        await stage.until_decided("m", lambda decision: bool(decision.draining))
+        job = await stage.submit("m", echo="second")
         assert (await stage.result("m", job)).status is Status.SUCCEEDED
 
 

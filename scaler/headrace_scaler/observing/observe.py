@@ -69,6 +69,10 @@ class Observer:
         """A job was stored."""
         self._arrivals.heard(arrival, self._clock.monotonic())
 
+    def agreed_to_drain(self, workers: Iterable[str]) -> None:
+        """These answered that they take no more jobs: their heartbeats say so a moment later."""
+        self._workers.agreed_to_drain(workers)
+
     async def look(self, refused: Iterable[tuple[str, FailedStart]] = ()) -> Look:
         """Ask for everything, at once.
 

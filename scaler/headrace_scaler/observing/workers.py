@@ -44,6 +44,11 @@ class WorkerWatch:
         self._ready: set[str] = set()
         self._reported: set[str] = set()
         self._gone: set[str] = set()
+        self._agreed: set[str] = set()
+
+    def agreed_to_drain(self, workers: Iterable[str]) -> None:
+        """These take no more jobs, whatever their last heartbeats say."""
+        self._agreed.update(workers)
 
     def look(
         self,
@@ -104,8 +109,8 @@ class WorkerWatch:
     def _view(
         self, status: WorkerStatus, engine: EngineStatus, order: Launched | None, now: float, wall: datetime
     ) -> WorkerView:
-        phase = phase_of(status, engine)
-        if engine.idle_since is not None:
+        phase = WorkerPhase.DRAINING if status.id in self._agreed else phase_of(status, engine)
+        if phase is WorkerPhase.IDLE and engine.idle_since is not None:
             since = now - max(0.0, (wall - engine.idle_since).total_seconds())
         elif order is not None and phase is WorkerPhase.STARTING and status.id not in self._ready:
             since = self._ordered(order, now, wall)
@@ -163,6 +168,7 @@ class WorkerWatch:
         self._ready &= present
         self._reported &= present
         self._gone &= present
+        self._agreed &= present
         self._silent_since = {worker: since for worker, since in self._silent_since.items() if worker in present}
 
 
