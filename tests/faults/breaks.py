@@ -6,7 +6,7 @@ Each is a function that changes the code of the process it is called in. Nothing
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -245,14 +245,14 @@ def cancel_without_result() -> Iterator[None]:
 @contextlib.contextmanager
 def backlog_without_held() -> Iterator[None]:
     """Jobs that workers hold are not counted."""
-    from headrace_storage import jobs
+    from headrace_storage import lanes
 
-    original: Callable[..., Awaitable[list[jobs.Backlog]]] = jobs.backlog
+    original = lanes.lanes_of_model
 
-    async def broken(*args: Any) -> list[jobs.Backlog]:
+    async def broken(*args: Any) -> list[lanes.LaneState]:
         return [msgspec.structs.replace(lane, held=0) for lane in await original(*args)]
 
-    with mock.patch("headrace_storage.jobs.backlog", broken):
+    with mock.patch("headrace.client.lanes_of_model", broken):
         yield
 
 
