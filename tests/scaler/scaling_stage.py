@@ -185,7 +185,10 @@ class Stage:
                 process.kill()
             await process.wait()
         for pid in self.worker_pids():
+            worker = psutil.Process(pid)
             os.killpg(pid, signal.SIGKILL)
+            # Those that were started in this process are its children: nobody else takes them away.
+            await asyncio.to_thread(worker.wait)
         for model in self._models:
             await remove_model(self.connection, model)
             for lane in Lane:
