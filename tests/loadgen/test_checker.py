@@ -276,6 +276,17 @@ def fault(kind: FaultKind, began_s: float, ended_s: float, *pids: int) -> Fault:
     return Fault(kind, "w", began_s, ended_s, True, "seen", pids)
 
 
+@pytest.mark.parametrize(("frozen", "excused"), [(7, True), (9, False)])
+def test_a_delivery_that_came_to_a_frozen_worker_may_be_run_beside_its_successor(frozen: int, excused: bool) -> None:
+    run = good_run()
+    run.asked("x")
+    run.ran("x", "9-2", 4.0, 7.0, pid=9)
+    run.ran("x", "9-1", 6.0, 8.0, pid=7)
+    run.ended("x", 7.0, attempts=2)
+    run.rest["faults"] = [fault(FaultKind.WORKER_STOP, 0.5, 5.9, frozen)]
+    assert ("mutual exclusion" not in violated(run)) is excused
+
+
 @pytest.mark.parametrize(
     ("excuse", "excused"),
     [

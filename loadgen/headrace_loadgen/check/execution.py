@@ -19,7 +19,10 @@ _ENDS_BY_POISON = frozenset({"crash", "hang", "out_of_memory", "device_error"})
 
 
 def mutual_exclusion(history: History) -> Iterator[Finding]:
-    """Two runs of a job overlap only if the holder of the first, or the broker, was stopped, killed or cut off."""
+    """Two runs of a job overlap only if the older delivery's holder, or the broker, was stopped, killed or cut off.
+
+    The older delivery may start last: what came to a worker that was frozen is found when it wakes.
+    """
     for job in history.jobs.values():
         runs = sorted(job.runs, key=lambda run: run.start_s)
         for number, later in enumerate(runs):
@@ -131,7 +134,8 @@ def _lease_may_have_lapsed(history: History, earlier: EngineRun, later: EngineRu
     begin_s = earlier.start_s - history.plan.lease_s
     if any(history.faults_between(begin_s, later.start_s, BROKER_FAULTS)):
         return True
-    return any(earlier.pid in fault.pids for fault in history.faults_between(begin_s, later.start_s, HOLDER_FAULTS))
+    holder = min(earlier, later, key=lambda run: run.delivery).pid
+    return any(holder in fault.pids for fault in history.faults_between(begin_s, later.start_s, HOLDER_FAULTS))
 
 
 def _uncounted(history: History, run: EngineRun) -> bool:

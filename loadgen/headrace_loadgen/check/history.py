@@ -52,6 +52,11 @@ class EngineRun:
         """Of the job's message."""
         return int(self.run_id.partition("-")[0])
 
+    @property
+    def delivery(self) -> int:
+        """Which delivery of the job it ran, from 1."""
+        return int(self.run_id.partition("-")[2])
+
 
 @dataclass
 class Ended:
