@@ -19,10 +19,7 @@ _ENDS_BY_POISON = frozenset({"crash", "hang", "out_of_memory", "device_error"})
 
 
 def mutual_exclusion(history: History) -> Iterator[Finding]:
-    """Two runs of a job overlap only if the older delivery's holder, or the broker, was stopped, killed or cut off.
-
-    The older delivery may start last: what came to a worker that was frozen is found when it wakes.
-    """
+    """Two runs of a job overlap only if the older delivery's holder, or the broker, was stopped, killed or cut off."""
     for job in history.jobs.values():
         runs = sorted(job.runs, key=lambda run: run.start_s)
         for number, later in enumerate(runs):
@@ -134,6 +131,7 @@ def _lease_may_have_lapsed(history: History, earlier: EngineRun, later: EngineRu
     begin_s = earlier.start_s - history.plan.lease_s
     if any(history.faults_between(begin_s, later.start_s, BROKER_FAULTS)):
         return True
+    # The older delivery may start last: what came to a worker that was frozen is found when it wakes.
     holder = min(earlier, later, key=lambda run: run.delivery).pid
     return any(holder in fault.pids for fault in history.faults_between(begin_s, later.start_s, HOLDER_FAULTS))
 
