@@ -94,7 +94,7 @@ async def test_another_user_is_refused(zygote: ZygoteProcess) -> None:
 
 async def test_fifty_forks_leave_nothing_open(zygote: ZygoteProcess) -> None:
     process, ours = psutil.Process(zygote.pid), psutil.Process()
-    before = process.num_fds(), ours.num_fds()
+    zygote_before, ours_before = process.num_fds(), ours.num_fds()
     seen = set()
     for _ in range(FORKS):
         child, pipe = await fork(zygote)
@@ -104,7 +104,8 @@ async def test_fifty_forks_leave_nothing_open(zygote: ZygoteProcess) -> None:
             assert await child.wait() == 0, "it ends when its pipe does"
     assert len(seen) == FORKS
     async with asyncio.timeout(DEADLINE_S):
-        while (process.num_fds(), ours.num_fds()) != before or process.children():
+        # Fewer is no leak: what tests before this one left to the collector goes away meanwhile.
+        while process.num_fds() > zygote_before or ours.num_fds() > ours_before or process.children():
             await asyncio.sleep(0.01)
     assert process.num_threads() == 1
 

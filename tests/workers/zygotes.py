@@ -92,7 +92,7 @@ def is_engine(process: psutil.Process) -> bool:
 async def until_gone(pid: int) -> None:
     """Until a process has ended, whoever is to bury it."""
     async with asyncio.timeout(DEADLINE_S):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        while _lives(pid):
             await asyncio.sleep(0.01)
 
 
@@ -117,3 +117,11 @@ async def forking(rig: Rig, zygote: ZygoteProcess | None = None) -> AsyncIterato
             await rig.until_drained()
         finally:
             await workers.stop()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there and has not ended; it may end while it is looked at."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
