@@ -8,9 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from pathlib import Path
 from time import perf_counter
 
 import msgspec
@@ -29,6 +27,7 @@ from headrace_contracts.tasks.registry import Task, TaskInput
 from headrace_contracts.zygote import LAUNCHED_AT_VARIABLE
 from headrace_local.models import FOLDER, find_model
 from headrace_local.worker_process import worker_environment
+from headrace_scaler.launchers.exec_spawner import ExecSpawner
 from headrace_scaler.launchers.spawner import Spawner
 from headrace_scaler.launchers.zygote import ZygoteSpawner
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
@@ -138,7 +137,7 @@ async def measure_cold_start(options: Options, clock: Clock) -> ColdStartReport:
             await zygote.warm.wait()
         memory = [await _idle(zygote)]
         bare = await stack.enter_async_context(_bare(rig, specs))
-        starter = _Starter(rig, zygote, clock)
+        starter = _Starter(rig, zygote, await stack.enter_async_context(ExecSpawner()), clock)
         # Once each, unmeasured: what is not in the page cache yet is read now.
         for kind in cold:
             await starter.run(kind, EXEC)
@@ -195,29 +194,13 @@ def _phases(samples: Samples) -> PhaseRow:
     return PhaseRow(samples.model, samples.way, **values)
 
 
-class _Exec:
-    """A worker as anybody starts it."""
-
-    async def spawn(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, status: Path) -> int:  # noqa: ARG002 - the port's
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "headrace_workers", *arguments),
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-            )
-        self._process = process
-        return process.pid
-
-
 class _Starter:
     """Starts a worker at the publish of a job, and ends it after the result."""
 
-    def __init__(self, rig: Rig, zygote: ZygoteProcess, clock: Clock) -> None:
+    def __init__(self, rig: Rig, zygote: ZygoteProcess, by_exec: Spawner, clock: Clock) -> None:
         self._rig = rig
         self._clock = clock
-        self._ways: dict[str, Spawner] = {EXEC: _Exec(), FORKED: ZygoteSpawner(zygote.path, _Exec())}
+        self._ways: dict[str, Spawner] = {EXEC: by_exec, FORKED: ZygoteSpawner(zygote.path, by_exec)}
 
     async def run(self, kind: Cold, way: str) -> tuple[float, ColdStart]:
         """One cold start: seconds from the publish to the stored result, and its phases."""

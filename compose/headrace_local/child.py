@@ -6,34 +6,16 @@ order.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-_PR_SET_PDEATHSIG = 1
-# Loaded here: between fork and exec it would not be safe.
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+from headrace_scaler.launchers.parent_death import dies_with_us
 
 # A log is started anew when it is larger at a start; the one before is kept as `.1`.
 ROTATE_BYTES = 16 << 20
-
-
-def dies_with_us(how: signal.Signals) -> Callable[[], None]:
-    """A `preexec_fn`: the kernel sends `how` to the child when we die, even by SIGKILL. Linux only."""
-    parent = os.getpid()
-
-    def ask_the_kernel() -> None:
-        if _LIBC is None:
-            return
-        _LIBC.prctl(_PR_SET_PDEATHSIG, how)
-        if os.getppid() != parent:  # died between fork and prctl
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return ask_the_kernel
 
 
 class Child:

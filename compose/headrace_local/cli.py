@@ -10,8 +10,7 @@ import msgspec
 
 from headrace_contracts.errors import HeadraceError
 from headrace_contracts.model import ModelSpec
-from headrace_contracts.settings import load_settings
-from headrace_local.folder import default_folder
+from headrace_contracts.settings import data_folder, load_settings
 from headrace_local.interrupt import run_until_signal
 from headrace_local.models import ModelUnavailableError, bundled_models, check_installed, find_model
 from headrace_local.nats_server import RANDOM_PORT
@@ -48,7 +47,7 @@ def up(names: tuple[str, ...], port: int, folder: Path | None, nats_url: str | N
             settings = msgspec.structs.replace(settings, nats=msgspec.structs.replace(settings.nats, url=nats_url))
         system = LocalSystem(
             models,
-            (folder or default_folder(os.environ)).expanduser().absolute(),
+            (folder or data_folder(os.environ)).expanduser().absolute(),
             settings,
             port=port,
             own_server=not nats_url,

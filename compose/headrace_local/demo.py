@@ -27,10 +27,6 @@ ENLARGE = 8
 JOB_DEADLINE_S = 600.0
 
 
-class DemoError(HeadraceError):
-    """The demo cannot run; the message says why."""
-
-
 def of_the_demo(event: Event) -> bool:
     """Whether an event belongs to the story: starts and what keeps them from being made, and not ends."""
     match event:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from headrace_contracts.errors import HeadraceError
@@ -19,12 +19,6 @@ ORPHAN_DEADLINE_S = 10.0
 
 class FolderError(HeadraceError):
     """The folder is in use, or cannot be used."""
-
-
-def default_folder(environment: Mapping[str, str]) -> Path:
-    """$XDG_DATA_HOME/headrace, else ~/.local/share/headrace."""
-    home = environment.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "headrace"
 
 
 @contextlib.asynccontextmanager

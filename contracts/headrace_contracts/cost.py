@@ -16,7 +16,7 @@ from headrace_contracts.settings import ScalerSettings
 
 
 class SlotKind(StrEnum):
-    """What a worker runs on, as far as its price goes."""
+    """What a worker runs on: what its place is measured in, and whose price it has."""
 
     CPU = "cpu"
     GPU = "gpu"

@@ -17,6 +17,21 @@ class EngineState(StrEnum):
     """It cannot be started; jobs for the model are not pulled."""
 
 
+class WorkerPhase(StrEnum):
+    """Where a worker of one model is in its life."""
+
+    STARTING = "starting"
+    """Ordered or loading: its engine is not ready yet, or not again."""
+    IDLE = "idle"
+    """Ready, without a job."""
+    BUSY = "busy"
+    """It has at least one job."""
+    DRAINING = "draining"
+    """It takes no more jobs and ends."""
+    UNHEALTHY = "unhealthy"
+    """It runs, and its engine cannot be started."""
+
+
 class ColdStart(msgspec.Struct, frozen=True):
     """Where the time of an engine's last start went, in seconds; 0: not yet, or not part of this start."""
 

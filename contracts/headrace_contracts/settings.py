@@ -203,6 +203,12 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return parse_settings(text, str(path or "settings"), env, _read_context(env))
 
 
+def data_folder(environment: Mapping[str, str]) -> Path:
+    """Where a user's Headrace keeps its data: $XDG_DATA_HOME/headrace, else ~/.local/share/headrace."""
+    home = environment.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "headrace"
+
+
 def _section(table: dict[str, object], name: str, source: str) -> dict[str, object]:
     section = table.get(name, {})
     if not isinstance(section, dict):

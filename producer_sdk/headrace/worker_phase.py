@@ -1,36 +1,24 @@
-"""Where a worker is in its life, by its heartbeat. Pure; the words are those of the scaler."""
+"""Where a worker is in its life, for people: what its engine says. Pure.
+
+The scaler's own reading is another one: to it, whoever has a job is busy, so that nothing happens to the job.
+"""
 
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 
-from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
-
-
-class Phase(StrEnum):
-    """A worker of one model."""
-
-    STARTING = "starting"
-    """Its engine is not ready yet, or not again."""
-    IDLE = "idle"
-    BUSY = "busy"
-    """It has at least one job in hand."""
-    DRAINING = "draining"
-    """It takes no more jobs and ends."""
-    UNHEALTHY = "unhealthy"
-    """Its engine cannot be started."""
+from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerPhase, WorkerStatus
 
 
-def phase_of(worker: WorkerStatus, engine: EngineStatus) -> Phase:
+def phase_of(worker: WorkerStatus, engine: EngineStatus) -> WorkerPhase:
     """The phase of one model on one worker."""
     if worker.draining:
-        return Phase.DRAINING
+        return WorkerPhase.DRAINING
     match engine.state:
         case EngineState.LOADING | EngineState.RECOVERING:
-            return Phase.STARTING
+            return WorkerPhase.STARTING
         case EngineState.UNHEALTHY:
-            return Phase.UNHEALTHY
+            return WorkerPhase.UNHEALTHY
         case EngineState.READY:
-            return Phase.BUSY if engine.running or engine.held else Phase.IDLE
+            return WorkerPhase.BUSY if engine.running or engine.held else WorkerPhase.IDLE
 
 
 def engines_of(model: str, workers: Iterable[WorkerStatus]) -> Iterator[tuple[WorkerStatus, EngineStatus]]:
@@ -41,7 +29,7 @@ def engines_of(model: str, workers: Iterable[WorkerStatus]) -> Iterator[tuple[Wo
                 yield worker, engine
 
 
-def count_phases(model: str, workers: Iterable[WorkerStatus]) -> dict[Phase, int]:
+def count_phases(model: str, workers: Iterable[WorkerStatus]) -> dict[WorkerPhase, int]:
     """Workers of a model by phase, in the order of a life; phases that none is in are absent."""
     phases = [phase_of(worker, engine) for worker, engine in engines_of(model, workers)]
-    return {phase: phases.count(phase) for phase in Phase if phase in phases}
+    return {phase: phases.count(phase) for phase in WorkerPhase if phase in phases}

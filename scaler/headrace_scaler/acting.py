@@ -14,10 +14,10 @@ import msgspec
 import structlog
 
 from headrace_contracts.errors import BrokerUnavailable
-from headrace_contracts.heartbeat import DrainRequest
+from headrace_contracts.heartbeat import DrainRequest, WorkerPhase
 from headrace_scaler.launchers.port import Launcher, LaunchError, Order
 from headrace_scaler.policy.decision import ModelDecision
-from headrace_scaler.policy.observation import FailedStart, ModelView, WorkerPhase
+from headrace_scaler.policy.observation import FailedStart, ModelView
 from headrace_storage.connection import Connection
 from headrace_storage.control import ask_to_drain
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from headrace_contracts.clock import SystemClock
-from headrace_contracts.settings import load_settings
+from headrace_contracts.settings import data_folder, load_settings
 from headrace_scaler.launchers.machine import this_machine
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_scaler.logs import configure_logs
@@ -37,7 +37,7 @@ def scaler(folder: Path | None, log_level: str) -> None:
     acts and the others wait for it to end. How many workers a model may have is in its entry: see `headrace scale`.
     """
     configure_logs(log_level)
-    asyncio.run(_scale((folder or _default_folder()).expanduser().absolute()))
+    asyncio.run(_scale((folder or data_folder(os.environ) / "scaler").expanduser().absolute()))
 
 
 async def _scale(folder: Path) -> None:
@@ -58,8 +58,3 @@ async def _watch_memory(zygote: ZygoteProcess | None, metrics: ScalerMetrics) ->
         use = None if zygote is None else await zygote.memory()
         metrics.zygote(None if use is None else use.pss_bytes)
         await asyncio.sleep(MEMORY_EVERY_S)
-
-
-def _default_folder() -> Path:
-    home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "headrace" / "scaler"

@@ -7,17 +7,18 @@ Only the leader has them: a scaler that waits for the lease shows that it is the
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headrace_contracts.alert import AlertName, WorkerColdStart
-from headrace_contracts.heartbeat import ColdStart
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import ColdStart, WorkerPhase
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Judged, most_workers
+from headrace_scaler.observing.spending import Spend
 from headrace_scaler.policy.decision import Blocked
-from headrace_scaler.policy.observation import ModelView, Observation, Slot, SlotKind, WorkerPhase
+from headrace_scaler.policy.observation import ModelView, Observation, Slot
 from headrace_storage.lanes import LaneState
 
 _MODEL: Final = ("model",)
@@ -55,17 +56,6 @@ _COLD_START_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 _LOOP_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 Row = tuple[str, tuple[str, ...], float]
-
-
-class Spend(msgspec.Struct, frozen=True):
-    """What the workers of a model have cost so far: seconds, jobs and money, which only grow."""
-
-    model: str
-    starting_s: float = 0.0
-    busy_s: float = 0.0
-    idle_s: float = 0.0
-    jobs: int = 0
-    cost: float = 0.0
 
 
 class ScalerMetrics:

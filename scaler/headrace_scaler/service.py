@@ -13,6 +13,7 @@ import structlog
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.settings import Settings
 from headrace_scaler.acting import Actor, Done
 from headrace_scaler.launchers.port import Launcher, LaunchError
@@ -21,7 +22,7 @@ from headrace_scaler.metrics_endpoint import serving_metrics
 from headrace_scaler.observing.observe import Look, Observer
 from headrace_scaler.policy.decide import decide
 from headrace_scaler.policy.decision import Decided
-from headrace_scaler.policy.observation import FailedStart, WorkerPhase
+from headrace_scaler.policy.observation import FailedStart
 from headrace_scaler.policy.state import State
 from headrace_scaler.telling import Teller, Told
 from headrace_storage.arrivals import Arrival, hearing_arrivals

@@ -7,7 +7,7 @@ import structlog
 
 from headrace_contracts.alert import Alert, ScalingDecision, WorkerColdStart
 from headrace_contracts.clock import Clock
-from headrace_contracts.heartbeat import EngineStatus, WorkerStatus
+from headrace_contracts.heartbeat import EngineStatus, WorkerPhase, WorkerStatus
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.acting import Done
 from headrace_scaler.alerting.board import AlertBoard
@@ -15,7 +15,7 @@ from headrace_scaler.alerting.conditions import judged_of
 from headrace_scaler.metrics import ScalerMetrics
 from headrace_scaler.observing.observe import Look
 from headrace_scaler.policy.decision import ModelDecision
-from headrace_scaler.policy.observation import ModelView, WorkerPhase
+from headrace_scaler.policy.observation import ModelView
 from headrace_storage.alerts import publish_alert
 from headrace_storage.connection import Connection
 

@@ -103,18 +103,23 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             allow_direct=True,
             num_replicas=limits.replicas,
         ),
-        api.StreamConfig(
-            name=Stream.ALERTS,
-            subjects=["alerts.*.*"],
-            retention=api.RetentionPolicy.LIMITS,
-            storage=api.StorageType.FILE,
-            discard=api.DiscardPolicy.OLD,
-            max_bytes=64 << 20,
-            max_age=DAY_S,
-            allow_direct=True,
-            num_replicas=limits.replicas,
-        ),
+        _alerts_config(limits),
     ]
+
+
+def _alerts_config(limits: StorageLimits) -> api.StreamConfig:
+    """Of all that is told, the newest is what counts: a full stream drops the oldest."""
+    return api.StreamConfig(
+        name=Stream.ALERTS,
+        subjects=["alerts.*.*"],
+        retention=api.RetentionPolicy.LIMITS,
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.OLD,
+        max_bytes=64 << 20,
+        max_age=DAY_S,
+        allow_direct=True,
+        num_replicas=limits.replicas,
+    )
 
 
 def bucket_configs(limits: StorageLimits) -> list[api.KeyValueConfig]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace_local.folder import FolderError, default_folder, locked
+from headrace_contracts.settings import data_folder
+from headrace_local.folder import FolderError, locked
 
 HOLD = """
 import asyncio, subprocess, sys
@@ -57,8 +58,8 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_the_default_folder_follows_xdg() -> None:
-    assert default_folder({"XDG_DATA_HOME": "/data"}) == Path("/data/headrace")
-    assert default_folder({}) == Path.home() / ".local" / "share" / "headrace"
+    assert data_folder({"XDG_DATA_HOME": "/data"}) == Path("/data/headrace")
+    assert data_folder({}) == Path.home() / ".local" / "share" / "headrace"
 
 
 def _signal_unless_zombie(pid: int) -> None:

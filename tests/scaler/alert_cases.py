@@ -3,18 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 from headrace_contracts.alert import AlertName
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling
 from headrace_contracts.settings import ScalerSettings
-from headrace_scaler.policy.observation import (
-    FailedStart,
-    ModelView,
-    Need,
-    Observation,
-    Slot,
-    SlotKind,
-    WorkerPhase,
-    WorkerView,
-)
+from headrace_scaler.policy.observation import FailedStart, ModelView, Need, Observation, Slot, WorkerView
 
 SETTINGS = ScalerSettings(alert_backlog_jobs=100, alert_oldest_age_s=60.0, alert_after_s=5.0)
 START = datetime(2026, 1, 1, tzinfo=UTC)

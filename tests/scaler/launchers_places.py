@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from headrace_contracts.clock import SystemClock
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers.exec_spawner import WORKER, ExecSpawner
 from headrace_scaler.launchers.gpus import Gpu, GpuFault, GpuMemory, Gpus
@@ -22,7 +23,7 @@ from headrace_scaler.launchers.port import Launched, Launcher, Order
 from headrace_scaler.launchers.process import ProcessMark, kill_session, runs
 from headrace_scaler.launchers.records import Record
 from headrace_scaler.launchers.zygote import ZygoteSpawner
-from headrace_scaler.policy.observation import Need, SlotKind
+from headrace_scaler.policy.observation import Need
 
 DEADLINE_S = 60.0
 GIB = 1 << 30

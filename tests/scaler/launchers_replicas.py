@@ -12,8 +12,9 @@ import uuid
 
 import msgspec
 
+from headrace_contracts.cost import SlotKind
 from headrace_scaler.launchers.port import Launched, LaunchError, Order
-from headrace_scaler.policy.observation import Need, Slot, SlotKind
+from headrace_scaler.policy.observation import Need, Slot
 
 
 @dataclasses.dataclass

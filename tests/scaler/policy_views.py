@@ -2,19 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling
 from headrace_scaler.policy.decide import decide
 from headrace_scaler.policy.decision import ModelDecision
-from headrace_scaler.policy.observation import (
-    FailedStart,
-    ModelView,
-    Need,
-    Observation,
-    Slot,
-    SlotKind,
-    WorkerPhase,
-    WorkerView,
-)
+from headrace_scaler.policy.observation import FailedStart, ModelView, Need, Observation, Slot, WorkerView
 from headrace_scaler.policy.state import State
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)

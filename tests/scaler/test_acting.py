@@ -8,11 +8,13 @@ import pytest
 from scaling_stage import DEADLINE_S, QUICK, Stage
 from test_bad_launchers import BadLauncher
 
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.result import Status
 from headrace_scaler.acting import DRAIN_DEADLINE_S, Actor
 from headrace_scaler.launchers.port import Order
 from headrace_scaler.policy.decision import ModelDecision, Stop
-from headrace_scaler.policy.observation import ModelView, Need, SlotKind, WorkerPhase, WorkerView
+from headrace_scaler.policy.observation import ModelView, Need, WorkerView
 from headrace_storage.leadership import Deposed
 
 ONE_CORE = Need(SlotKind.CPU, 1)

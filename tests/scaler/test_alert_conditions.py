@@ -7,11 +7,12 @@ import pytest
 from alert_cases import SETTINGS, view
 
 from headrace_contracts.alert import AlertName
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling, Window
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Condition, Judged, Reading, conditions, judged_of
 from headrace_scaler.policy.decision import Blocked, ModelDecision
-from headrace_scaler.policy.observation import ModelView, WorkerPhase
+from headrace_scaler.policy.observation import ModelView
 
 HOLDS, BETWEEN, GONE = Reading
 BUSY, STARTING, DRAINING, UNHEALTHY = (

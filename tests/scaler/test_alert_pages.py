@@ -12,7 +12,7 @@ from test_metrics import busy_scaler
 from test_rules import rules
 
 from headrace_contracts.alert import Alert, AlertName
-from headrace_scaler.policy.observation import WorkerPhase
+from headrace_contracts.heartbeat import WorkerPhase
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCALING = (DOCS / "scaling.md").read_text(encoding="utf-8")

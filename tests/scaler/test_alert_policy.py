@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_contracts.alert import Alert, AlertName, AlertState
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_scaler.alerting.conditions import Judged, Reading
 from headrace_scaler.alerting.policy import REPEAT_S, Track, alerts, step, taken_over
 from headrace_scaler.policy.decision import Blocked
-from headrace_scaler.policy.observation import ModelView, WorkerPhase
+from headrace_scaler.policy.observation import ModelView
 
 FIRING, RESOLVED = AlertState
 AFTER_S = SETTINGS.alert_after_s

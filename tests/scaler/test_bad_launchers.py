@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from scaling_stage import QUICK, Stage
 
+from headrace_contracts.cost import SlotKind
 from headrace_scaler import acting
 from headrace_scaler.launchers.port import Launched, LaunchError, Order
 from headrace_scaler.observing import observe
-from headrace_scaler.policy.observation import Slot, SlotKind
+from headrace_scaler.policy.observation import Slot
 
 SLOTS = (Slot("cpu", SlotKind.CPU, 4, 4),)
 

@@ -21,6 +21,7 @@ from launchers_places import DEADLINE_S, GIB, GoodGpus, LocalPlace, ended, free,
 from structlog.testing import capture_logs
 
 from headrace_contracts.clock import SystemClock
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers import worker_logs
 from headrace_scaler.launchers.exec_spawner import ExecSpawner
@@ -29,7 +30,7 @@ from headrace_scaler.launchers.port import LaunchError, Order
 from headrace_scaler.launchers.process import ProcessMark, boot_id, find_by_output, mark_of, runs
 from headrace_scaler.launchers.records import VERSION, Record
 from headrace_scaler.launchers.roster import Roster
-from headrace_scaler.policy.observation import Need, SlotKind
+from headrace_scaler.policy.observation import Need
 
 pytestmark = pytest.mark.slow
 

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 from launchers_places import GIB
 
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.model import EngineKind, ModelSpec, Resources
 from headrace_contracts.tasks.registry import Task
 from headrace_scaler.launchers.gpu_watch import GpuState, Health
 from headrace_scaler.launchers.gpus import Gpu, GpuMemory
 from headrace_scaler.launchers.port import Launched, LaunchError, Order
 from headrace_scaler.launchers.slots import cpu_slot, cuda_devices, gpu_slot, need_of, refusal
-from headrace_scaler.policy.observation import Need, Slot, SlotKind
+from headrace_scaler.policy.observation import Need, Slot
 from headrace_scaler.policy.sharing import Claim, share
 
 

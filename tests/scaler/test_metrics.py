@@ -13,15 +13,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from promtool import needs_promtool, promtool
 
 from headrace_contracts.alert import WorkerColdStart
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.errors import SettingsError
-from headrace_contracts.heartbeat import ColdStart
+from headrace_contracts.heartbeat import ColdStart, WorkerPhase
 from headrace_contracts.names import Lane
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Judged
-from headrace_scaler.metrics import COUNTERS, GAUGES, ScalerMetrics, Spend, phases_of
+from headrace_scaler.metrics import COUNTERS, GAUGES, ScalerMetrics, phases_of
 from headrace_scaler.metrics_endpoint import serving_metrics
+from headrace_scaler.observing.spending import Spend
 from headrace_scaler.policy.decision import Blocked
-from headrace_scaler.policy.observation import Observation, Slot, SlotKind, WorkerPhase
+from headrace_scaler.policy.observation import Observation, Slot
 from headrace_storage.lanes import LaneState
 
 COLD = WorkerColdStart("m", "w-1", wall(0.0), 0.02, ColdStart(spawn_s=0.1, load_s=3.0, forked=True), 3.2)

@@ -7,8 +7,7 @@ from headrace_contracts.heartbeat import Account, EngineState, EngineStatus, Wor
 from headrace_contracts.model import EngineKind, ModelSpec
 from headrace_contracts.settings import ScalerSettings
 from headrace_contracts.tasks.registry import Task
-from headrace_scaler.metrics import Spend
-from headrace_scaler.observing.spending import Spending
+from headrace_scaler.observing.spending import Spend, Spending
 
 PRICES = ScalerSettings(cpu_price_per_s=0.01, gpu_price_per_s=1.0)
 SPECS = {

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from headrace_contracts.heartbeat import Account, EngineState, EngineStatus, WorkerStatus
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import Account, EngineState, EngineStatus, WorkerPhase, WorkerStatus
 from headrace_contracts.names import Lane
 from headrace_scaler.launchers.port import Launched
 from headrace_scaler.observing.arrivals import MOST_REMEMBERED, Arrivals
 from headrace_scaler.observing.service_time import ServiceTimes
 from headrace_scaler.observing.workers import LOOKS_APART_S, SILENCE_S, Seen, WorkerWatch
-from headrace_scaler.policy.observation import Need, SlotKind, WorkerPhase, WorkerView
+from headrace_scaler.policy.observation import Need, WorkerView
 from headrace_storage.arrivals import Arrival
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)

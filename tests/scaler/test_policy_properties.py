@@ -6,19 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_views import GB
 
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling, Window
 from headrace_scaler.policy.decide import decide
 from headrace_scaler.policy.decision import Decided
-from headrace_scaler.policy.observation import (
-    FailedStart,
-    ModelView,
-    Need,
-    Observation,
-    Slot,
-    SlotKind,
-    WorkerPhase,
-    WorkerView,
-)
+from headrace_scaler.policy.observation import FailedStart, ModelView, Need, Observation, Slot, WorkerView
 from headrace_scaler.policy.schedule import bounds_at
 from headrace_scaler.policy.starts import backoff_s
 from headrace_scaler.policy.state import Level, Mark, ModelState, Starts, State

@@ -5,9 +5,11 @@ import itertools
 import pytest
 from policy_views import GB, MONDAY, Policy, busy, gpu, idle, model, worker
 
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling
 from headrace_scaler.policy.decision import Blocked
-from headrace_scaler.policy.observation import Need, Slot, SlotKind, WorkerPhase
+from headrace_scaler.policy.observation import Need, Slot
 
 EIGHT_GB = Need(SlotKind.GPU, 8 * GB)
 WHOLE = Need(SlotKind.GPU, 0)

@@ -2,9 +2,11 @@
 
 from policy_views import MONDAY, Policy, busy, gpu, idle, model, starting, worker
 
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling
 from headrace_scaler.policy.decision import Blocked
-from headrace_scaler.policy.observation import Need, SlotKind, WorkerPhase
+from headrace_scaler.policy.observation import Need
 
 FOUR = Scaling(max_workers=4)
 

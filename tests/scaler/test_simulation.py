@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.scaling import Scaling
-from headrace_scaler.policy.observation import Need, Slot, SlotKind
+from headrace_scaler.policy.observation import Need, Slot
 from headrace_scaler.simulation.run import simulate
 from headrace_scaler.simulation.scenarios import CORES, Scenario, scenarios
 from headrace_scaler.simulation.scene import Interval, SimulatedModel

@@ -31,11 +31,10 @@ from headrace.top import GpuUse, Looker, ModelRow, View
 from headrace.top.gpus import gpu_use
 from headrace.top.speed import Speed, Speeds, percentile
 from headrace.top.view import Firing, Seen, rows_of, slots_of
-from headrace.worker_phase import Phase
 from headrace_contracts.alert import Alert, AlertName, AlertState, ScalingDecision
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.codec import Encoding
-from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
+from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerPhase, WorkerStatus
 from headrace_contracts.model import EngineKind, ModelSpec
 from headrace_contracts.names import Lane
 from headrace_contracts.result import Result, Status
@@ -210,7 +209,7 @@ FULL = ModelRow(
     waiting=123456,
     held=1234,
     oldest_wait_s=75.0,
-    workers={Phase.STARTING: 1, Phase.IDLE: 1, Phase.BUSY: 12},
+    workers={WorkerPhase.STARTING: 1, WorkerPhase.IDLE: 1, WorkerPhase.BUSY: 12},
     target=14,
     speed=Speed(123.4, 1.234, 245.6),
     gpus=(0,),

@@ -8,8 +8,9 @@ from headrace.durations import duration
 from headrace.explaining.facts import Explanation, Facts, lane_of
 from headrace.explaining.no_worker import no_worker
 from headrace.job_status import JobState
-from headrace.worker_phase import Phase, engines_of, phase_of
+from headrace.worker_phase import engines_of, phase_of
 from headrace_contracts.event import Retrying, Started
+from headrace_contracts.heartbeat import WorkerPhase
 
 
 def in_hand(facts: Facts) -> Explanation:
@@ -22,7 +23,7 @@ def in_hand(facts: Facts) -> Explanation:
     holding = [(w, e) for w, e in engines_of(facts.model, facts.workers) if e.held]
     if holding:
         return _held(
-            facts, [w.id for w, _ in holding], loading=any(phase_of(w, e) is Phase.STARTING for w, e in holding)
+            facts, [w.id for w, _ in holding], loading=any(phase_of(w, e) is WorkerPhase.STARTING for w, e in holding)
         )
     return _lost(facts, "A worker has had it and given it back, or died before it began")
 
@@ -79,7 +80,7 @@ def _lost(facts: Facts, what: str) -> Explanation:
 
 def _if_none_is_there(facts: Facts, explanation: Explanation) -> Explanation:
     """With the reason why no worker will take it, where that is so."""
-    if any(phase_of(w, e) is not Phase.DRAINING for w, e in engines_of(facts.model, facts.workers)):
+    if any(phase_of(w, e) is not WorkerPhase.DRAINING for w, e in engines_of(facts.model, facts.workers)):
         return explanation
     nobody = no_worker(facts)
     sentences = (*explanation.sentences, *nobody.sentences)

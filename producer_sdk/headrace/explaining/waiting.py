@@ -13,8 +13,8 @@ from headrace.explaining.estimate import service_s, start_in_s
 from headrace.explaining.facts import Explanation, Facts, lane_of
 from headrace.explaining.no_worker import no_worker
 from headrace.job_status import JobState
-from headrace.worker_phase import Phase, engines_of, phase_of
-from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
+from headrace.worker_phase import engines_of, phase_of
+from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerPhase, WorkerStatus
 from headrace_contracts.names import Lane
 
 # A job that expires sooner is told so, whatever is before it.
@@ -87,18 +87,18 @@ def _lane_full(facts: Facts) -> Explanation | None:
     )
 
 
-def _of_phase(facts: Facts, *phases: Phase) -> list[tuple[WorkerStatus, EngineStatus]]:
+def _of_phase(facts: Facts, *phases: WorkerPhase) -> list[tuple[WorkerStatus, EngineStatus]]:
     return [(w, e) for w, e in engines_of(facts.model, facts.workers) if phase_of(w, e) in phases]
 
 
 def _workers_ready(facts: Facts) -> Explanation | None:
-    ready = _of_phase(facts, Phase.IDLE, Phase.BUSY)
+    ready = _of_phase(facts, WorkerPhase.IDLE, WorkerPhase.BUSY)
     if not ready:
         return None
     engines = [engine for _, engine in ready]
     each_s = service_s([engine for _, engine in engines_of(facts.model, facts.workers)])
     start_in = start_in_s(sum(_before(facts)), engines, each_s)
-    busy = sum(phase_of(worker, engine) is Phase.BUSY for worker, engine in ready)
+    busy = sum(phase_of(worker, engine) is WorkerPhase.BUSY for worker, engine in ready)
     work = f"{len(ready)} workers of {facts.model} take jobs, {busy} of them busy"
     if len(ready) == 1:
         work = f"1 worker of {facts.model} takes jobs, and is {'busy' if busy else 'idle'}"
@@ -131,7 +131,7 @@ def _more(facts: Facts, busy: int) -> str:
 
 
 def _loading(facts: Facts) -> Explanation | None:
-    starting = _of_phase(facts, Phase.STARTING)
+    starting = _of_phase(facts, WorkerPhase.STARTING)
     if not starting:
         return None
     worker, engine = max(starting, key=lambda pair: facts.now - pair[0].started_at)
@@ -152,7 +152,7 @@ def _loading(facts: Facts) -> Explanation | None:
 
 
 def _unhealthy(facts: Facts) -> Explanation | None:
-    sick = _of_phase(facts, Phase.UNHEALTHY)
+    sick = _of_phase(facts, WorkerPhase.UNHEALTHY)
     if not sick:
         return None
     worker, engine = sick[0]

@@ -6,9 +6,9 @@ from datetime import datetime
 import msgspec
 
 from headrace.top.speed import Speed
-from headrace.worker_phase import Phase, count_phases, engines_of
+from headrace.worker_phase import count_phases, engines_of
 from headrace_contracts.alert import Alert, AlertName, AlertState, ScalingDecision
-from headrace_contracts.heartbeat import WorkerStatus
+from headrace_contracts.heartbeat import WorkerPhase, WorkerStatus
 from headrace_storage.lanes import LaneState
 
 
@@ -30,7 +30,7 @@ class ModelRow(msgspec.Struct, frozen=True):
     held: int
     oldest_wait_s: float | None
     """None: nothing waits."""
-    workers: dict[Phase, int]
+    workers: dict[WorkerPhase, int]
     """By phase; those that were ordered and have not spoken yet are not among them."""
     target: int | None
     """Workers that the scaler wants; None: it never said."""

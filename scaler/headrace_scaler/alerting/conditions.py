@@ -9,9 +9,10 @@ from enum import StrEnum
 import msgspec
 
 from headrace_contracts.alert import AlertName
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.policy.decision import Blocked, ModelDecision
-from headrace_scaler.policy.observation import ModelView, WorkerPhase
+from headrace_scaler.policy.observation import ModelView
 from headrace_scaler.policy.schedule import bounds_at
 
 # A backlog and an age are over below this share of what they fire at. Nearer to 1: alerts flap with the load.

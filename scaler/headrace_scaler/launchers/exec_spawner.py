@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from headrace_scaler.launchers import parent_death
 from headrace_scaler.launchers.port import LaunchError
 
 WORKER = (sys.executable, "-m", "headrace_workers")
-_PR_SET_PDEATHSIG = 1
-# Loaded here: between fork and exec it would not be safe.
-_LIBC = ctypes.CDLL(None)
 
 
 class ExecSpawner:
@@ -34,7 +31,7 @@ class ExecSpawner:
             dies_with_us: the kernel is to kill the workers when this process ends, however that comes.
         """
         self._program = program
-        self._when_we_die = _die_with_us() if dies_with_us else None
+        self._when_we_die = parent_death.dies_with_us(signal.SIGKILL) if dies_with_us else None
         self._watched: dict[int, tuple[subprocess.Popen[bytes], Path]] = {}
 
     async def __aenter__(self) -> Self:
@@ -90,15 +87,3 @@ class _Detached(subprocess.Popen[bytes]):
 
     def __del__(self) -> None:
         pass
-
-
-def _die_with_us() -> Callable[[], None]:
-    """A `preexec_fn`. It has to be used in the main thread: to the kernel, who dies is the thread that forked."""
-    parent = os.getpid()
-
-    def ask_the_kernel() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # died between fork and prctl
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return ask_the_kernel

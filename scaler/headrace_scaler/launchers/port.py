@@ -12,6 +12,9 @@ import msgspec
 from headrace_contracts.errors import HeadraceError
 from headrace_scaler.policy.observation import Need, Slot
 
+ENDED_WELL = "exit status 0"
+"""`Launched.ended` of a worker that ended as it should."""
+
 
 class LaunchError(HeadraceError):
     """A worker could not be started; the message says why and what to do."""

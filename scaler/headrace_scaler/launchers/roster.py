@@ -11,7 +11,7 @@ import msgspec
 
 from headrace_contracts.clock import Clock
 from headrace_scaler.launchers import worker_logs
-from headrace_scaler.launchers.port import Launched, LaunchError
+from headrace_scaler.launchers.port import ENDED_WELL, Launched, LaunchError
 from headrace_scaler.launchers.process import ProcessMark, find_by_output, kill_session, runs, terminate
 from headrace_scaler.launchers.records import Record, RecordFolder
 
@@ -189,7 +189,7 @@ class Roster:
     def _end(self, record: Record, how: str) -> Record:
         if record.killed and how in ("SIGKILL", UNWATCHED):
             how = "SIGKILL, since it was still there after its grace"
-        elif how.startswith(("exit status", UNWATCHED)) and how != "exit status 0":
+        elif how.startswith(("exit status", UNWATCHED)) and how != ENDED_WELL:
             words = worker_logs.last_error(Path(record.log))
             how = f"{how}: {words}" if words else how
         return self._keep(msgspec.structs.replace(record, ended=how))

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.model import ModelSpec
 from headrace_scaler.launchers.gpu_watch import GpuState
 from headrace_scaler.launchers.port import Launched, LaunchError, Order
-from headrace_scaler.policy.observation import Need, Slot, SlotKind
+from headrace_scaler.policy.observation import Need, Slot
 
 CPU_SLOT = "cpu"
 # A desktop or a monitoring tool holds a little of a GPU; the rest is then all there is, and counts as the whole GPU.

@@ -6,26 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from headrace_contracts.clock import Clock
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.heartbeat import EngineStatus, WorkerStatus
 from headrace_contracts.model import ModelSpec, runs_as
 from headrace_contracts.scaling import Scaling
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers.port import Launched, Launcher
 from headrace_scaler.launchers.slots import need_of
-from headrace_scaler.metrics import Spend
 from headrace_scaler.observing.arrivals import Arrivals
 from headrace_scaler.observing.service_time import ServiceTimes
-from headrace_scaler.observing.spending import Spending
+from headrace_scaler.observing.spending import Spend, Spending
 from headrace_scaler.observing.workers import Seen, WorkerWatch
-from headrace_scaler.policy.observation import (
-    FailedStart,
-    ModelView,
-    Need,
-    Observation,
-    Slot,
-    SlotKind,
-    WorkerView,
-)
+from headrace_scaler.policy.observation import FailedStart, ModelView, Need, Observation, Slot, WorkerView
 from headrace_storage.arrivals import Arrival
 from headrace_storage.connection import Connection
 from headrace_storage.lanes import LaneState, lanes_of_all, oldest_waiting
@@ -96,9 +88,10 @@ class Observer:
         now, wall = self._clock.monotonic(), self._clock.now()
         self._service_times.update(statuses)
         self._spending.update(statuses, {spec.name: spec for spec in specs})
-        seen = self._workers.look(statuses, launched, {spec.name: runs_as(spec) for spec in specs}, now, wall)
+        versions = {spec.name: runs_as(spec) for spec in specs}
+        seen = self._workers.look(statuses, launched, versions, now, wall)
         views = tuple(
-            self._model(spec, lanes.get(spec.name, ()), wait_s, seen, slots, refused, now)
+            self._model(spec, versions[spec.name], lanes.get(spec.name, ()), wait_s, seen, slots, refused, now)
             for spec, wait_s in zip(specs, waits, strict=True)
         )
         views += tuple(_removed(model, workers) for model, workers in seen.workers.items() if model not in models)
@@ -135,6 +128,7 @@ class Observer:
     def _model(
         self,
         spec: ModelSpec,
+        version: str,
         lanes: Sequence[LaneState],
         oldest_wait_s: float,
         seen: Seen,
@@ -156,7 +150,7 @@ class Observer:
             service_s=self._service_times.of(name),
             workers=seen.workers.get(name, ()),
             failed_starts=(*seen.failed_starts.get(name, ()), *(why for model, why in refused if model == name)),
-            version=runs_as(spec),
+            version=version,
             outdated=seen.outdated.get(name, ()),
             paused=bool(lanes) and all(lane.paused_until is not None for lane in lanes),
         )

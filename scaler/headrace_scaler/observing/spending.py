@@ -3,14 +3,26 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from headrace_contracts.cost import SlotKind, price_per_s
 from headrace_contracts.heartbeat import Account, EngineStatus, WorkerStatus
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.settings import ScalerSettings
-from headrace_scaler.metrics import Spend
 
 # Workers whose last account is kept, so that one whose heartbeat comes back is not counted twice.
 MOST_KNOWN = 10_000
+
+
+class Spend(msgspec.Struct, frozen=True):
+    """What the workers of a model have cost so far: seconds, jobs and money, which only grow."""
+
+    model: str
+    starting_s: float = 0.0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    jobs: int = 0
+    cost: float = 0.0
 
 
 class Spending:

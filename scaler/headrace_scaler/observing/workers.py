@@ -8,11 +8,10 @@ from datetime import datetime
 
 import msgspec
 
-from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerStatus
-from headrace_scaler.launchers.port import Launched
-from headrace_scaler.policy.observation import FailedStart, Need, SlotKind, WorkerPhase, WorkerView
-
-ENDED_WELL = "exit status 0"
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import EngineState, EngineStatus, WorkerPhase, WorkerStatus
+from headrace_scaler.launchers.port import ENDED_WELL, Launched
+from headrace_scaler.policy.observation import FailedStart, Need, WorkerView
 
 # A worker that was ready and does not speak is given this long, as after a restart of the broker, which forgets all
 # heartbeats. It may be in the middle of a job.

@@ -4,10 +4,11 @@ import math
 
 import msgspec
 
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.scaling import Scaling
 from headrace_scaler.plan.stretches import Stretch, stretches_of
 from headrace_scaler.plan.workload import Batch, Workload
-from headrace_scaler.policy.observation import Need, Slot, SlotKind
+from headrace_scaler.policy.observation import Need, Slot
 from headrace_scaler.simulation.run import simulate
 from headrace_scaler.simulation.scene import SimulatedModel
 from headrace_scaler.simulation.trace import Trace

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from headrace_scaler.policy.observation import ModelView, WorkerPhase, WorkerView
+from headrace_contracts.heartbeat import WorkerPhase
+from headrace_scaler.policy.observation import ModelView, WorkerView
 from headrace_scaler.policy.state import Mark
 
 DRAIN_SHOWS_S = 10.0

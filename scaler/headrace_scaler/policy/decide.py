@@ -7,11 +7,12 @@ from datetime import datetime
 
 import msgspec
 
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_scaler.policy.crew import Crew, crew_of
 from headrace_scaler.policy.damping import Damped, cooled_down, damp
 from headrace_scaler.policy.decision import Blocked, Decided, ModelDecision
 from headrace_scaler.policy.demand import Demand, averaged_rate, demand_of
-from headrace_scaler.policy.observation import ModelView, Observation, WorkerPhase
+from headrace_scaler.policy.observation import ModelView, Observation
 from headrace_scaler.policy.rollout import to_replace
 from headrace_scaler.policy.schedule import Bounds, bounds_at
 from headrace_scaler.policy.sharing import Claim, Share, share

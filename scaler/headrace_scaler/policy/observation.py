@@ -3,20 +3,11 @@
 Times are seconds of the observer's monotonic clock, unless they are called `..._at` with a date.
 """
 
-from enum import StrEnum
-
 import msgspec
 
+from headrace_contracts.cost import SlotKind
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_contracts.scaling import Scaling
-
-
-class SlotKind(StrEnum):
-    """What a slot is measured in."""
-
-    CPU = "cpu"
-    """Cores."""
-    GPU = "gpu"
-    """Bytes of device memory."""
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -34,26 +25,11 @@ class Slot(msgspec.Struct, frozen=True):
     id: str
     kind: SlotKind
     size: int
-    """Cores, or bytes of memory."""
+    """Cores of a CPU slot, or bytes of a GPU's memory."""
     free: int
     """What no worker has been given, and on a GPU no other program has taken."""
     quarantined: str = ""
     """Why nothing may be started here, as for a GPU that was lost; empty: it may."""
-
-
-class WorkerPhase(StrEnum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    """Ordered; its model is not ready yet."""
-    IDLE = "idle"
-    """Ready, without a job."""
-    BUSY = "busy"
-    """It has at least one job."""
-    DRAINING = "draining"
-    """It takes no more jobs and ends."""
-    UNHEALTHY = "unhealthy"
-    """It runs, and its engine cannot be started."""
 
 
 class WorkerView(msgspec.Struct, frozen=True):

@@ -2,8 +2,9 @@
 
 import msgspec
 
+from headrace_contracts.cost import SlotKind
 from headrace_scaler.policy.decision import Blocked
-from headrace_scaler.policy.observation import Need, Slot, SlotKind, WorkerView
+from headrace_scaler.policy.observation import Need, Slot, WorkerView
 
 MOST_STARTS = 32
 """Workers started by one decision: more processes at once start slower than one after the other."""

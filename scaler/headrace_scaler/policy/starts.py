@@ -2,8 +2,9 @@
 
 import msgspec
 
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_scaler.policy.decision import Blocked, Stop
-from headrace_scaler.policy.observation import ModelView, WorkerPhase, WorkerView
+from headrace_scaler.policy.observation import ModelView, WorkerView
 from headrace_scaler.policy.state import Mark, Starts
 
 OPENS_AFTER = 3

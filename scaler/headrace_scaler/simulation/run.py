@@ -5,9 +5,10 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from headrace_contracts.heartbeat import WorkerPhase
 from headrace_scaler.policy.decide import decide
 from headrace_scaler.policy.decision import ModelDecision
-from headrace_scaler.policy.observation import ModelView, Slot, WorkerPhase
+from headrace_scaler.policy.observation import ModelView, Slot
 from headrace_scaler.policy.state import State
 from headrace_scaler.simulation.scene import Arrival, SimulatedModel
 from headrace_scaler.simulation.trace import Decision, Sample, Trace

@@ -4,8 +4,9 @@ import random
 
 import msgspec
 
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.scaling import Scaling
-from headrace_scaler.policy.observation import Need, Slot, SlotKind
+from headrace_scaler.policy.observation import Need, Slot
 from headrace_scaler.simulation.run import simulate
 from headrace_scaler.simulation.scene import Arrival, Interval, SimulatedModel
 from headrace_scaler.simulation.trace import Trace

@@ -2,8 +2,9 @@
 
 import msgspec
 
+from headrace_contracts.cost import SlotKind
 from headrace_contracts.scaling import Scaling
-from headrace_scaler.policy.observation import Need, SlotKind
+from headrace_scaler.policy.observation import Need
 
 
 class Interval(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 from collections import deque
 
-from headrace_scaler.policy.observation import WorkerPhase, WorkerView
+from headrace_contracts.heartbeat import WorkerPhase
+from headrace_scaler.policy.observation import WorkerView
 from headrace_scaler.simulation.scene import SimulatedModel
 from headrace_scaler.simulation.trace import WorkerRecord
 

@@ -7,8 +7,9 @@ import random
 from collections import deque
 from collections.abc import Callable
 
+from headrace_contracts.cost import SlotKind
 from headrace_scaler.policy.decision import ModelDecision
-from headrace_scaler.policy.observation import FailedStart, ModelView, Need, Observation, Slot, SlotKind
+from headrace_scaler.policy.observation import FailedStart, ModelView, Need, Observation, Slot
 from headrace_scaler.simulation.scene import SimulatedModel
 from headrace_scaler.simulation.trace import JobRecord
 from headrace_scaler.simulation.worker import SimulatedWorker
@@ -67,10 +68,6 @@ class World:
         self._gone: list[SimulatedWorker] = []
 
     # Time
-
-    def next_event(self) -> float:
-        """When something happens next by itself."""
-        return self._events[0][0] if self._events else math.inf
 
     def advance(self, until: float) -> None:
         """Let everything happen up to a moment, that moment included."""
