@@ -1,8 +1,11 @@
 """A stage per test on the module's broker; afterwards no worker is left."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import launchers_places
+import pytest
 import pytest_asyncio
 from scaling_stage import Stage
 
@@ -22,3 +25,13 @@ async def stage(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Stage]
             yield stage
         finally:
             await stage.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[launchers_places.LocalPlace]:
+    """A launcher of local processes whose workers are a shell script."""
+    place = launchers_places.LocalPlace(tmp_path / "scaler", "waits", os.environ, launchers_places.STAND_IN)
+    try:
+        yield place
+    finally:
+        place.clear()

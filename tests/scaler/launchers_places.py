@@ -26,7 +26,10 @@ from headrace_scaler.launchers.zygote import ZygoteSpawner
 from headrace_scaler.policy.observation import Need
 
 DEADLINE_S = 60.0
+LONG_S = 600.0
 GIB = 1 << 30
+STAND_IN = ("sh", str(Path(__file__).with_name("launchers_stand_in.sh")))
+"""A worker that starts in no time."""
 
 
 class Place(Protocol):
@@ -190,3 +193,15 @@ async def ended(launcher: Launcher, worker: str) -> str:
 
 async def free(launcher: Launcher, slot: str) -> int:
     return next(each.free for each in await launcher.slots() if each.id == slot)
+
+
+def order(place: LocalPlace, model: str) -> Order:
+    """An order for a worker of a model of this name."""
+    return msgspec.structs.replace(place.order(), model=model)
+
+
+async def logged(place: LocalPlace, worker: str, words: str) -> None:
+    """Wait until a worker's log has these words."""
+    async with asyncio.timeout(DEADLINE_S):
+        while words not in place.log(worker):
+            await asyncio.sleep(0.01)
