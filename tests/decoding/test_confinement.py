@@ -10,6 +10,7 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
+from lives import lives, until_ended
 
 from headrace_contracts.errors import InvalidInput, Retryable
 from headrace_contracts.limits import Limits
@@ -181,7 +182,7 @@ async def test_the_clock_of_the_processor_holds_where_nobody_watches(tmp_path: P
         nursery.suspend()
         [child] = nursery.children()
         async with asyncio.timeout(30):
-            while child.status() != psutil.STATUS_ZOMBIE:
+            while lives(child):
                 await asyncio.sleep(0.02)
         nursery.resume()
         with pytest.raises(InvalidInput, match=r"takes more than 0\.5 s"):
@@ -211,7 +212,7 @@ async def test_a_nursery_that_dies_is_the_workers_fault_and_the_next_file_gets_a
         nursery.kill()
         with pytest.raises(Retryable, match="the worker could not decode the input: its process ended"):
             await waiting
-        await until_gone(child)
+        await until_ended(child)
         with pytest.raises(InvalidInput, match="takes more than"):
             await decoder.decode_inputs(hearing(max_decode_s=0.1), {"audio": str(recording)})
         assert decoder.nursery_pid != nursery.pid
@@ -262,7 +263,7 @@ async def test_who_no_longer_waits_leaves_no_child(tmp_path: Path) -> None:
         [child] = nursery.children()
         waiting.cancel()
         await asyncio.wait([waiting])
-        await until_gone(child)
+        await until_ended(child)
         assert nursery.is_running()
 
 
@@ -273,8 +274,8 @@ async def test_the_end_of_the_decoder_is_the_end_of_all_its_processes(tmp_path: 
         waiting = asyncio.create_task(decoder.decode_inputs(hearing(), {"audio": str(recording)}))
         nursery = await a_child_of(decoder)
         [child] = nursery.children()
-    await until_gone(nursery)
-    await until_gone(child)
+    await until_ended(nursery)
+    await until_ended(child)
     with pytest.raises(Retryable):
         await waiting
 
@@ -285,12 +286,6 @@ async def a_child_of(decoder: InputDecoder) -> psutil.Process:
         while decoder.nursery_pid is None or not psutil.Process(decoder.nursery_pid).children():
             await asyncio.sleep(0.01)
     return psutil.Process(decoder.nursery_pid)
-
-
-async def until_gone(process: psutil.Process) -> None:
-    async with asyncio.timeout(30):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.01)
 
 
 def test_the_supervisor_imports_no_decoder() -> None:

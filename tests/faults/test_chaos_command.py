@@ -27,11 +27,11 @@ def left_behind(folder: Path) -> list[list[str]]:
     found = []
     for process in psutil.process_iter():
         try:
-            words = [*process.cmdline(), *process.environ().values()]
+            command, environment = process.cmdline(), process.environ()
         except psutil.Error:
             continue
-        if any(str(folder) in word for word in words):
-            found.append(process.cmdline())
+        if any(str(folder) in word for word in (*command, *environment.values())):
+            found.append(command)
     return found
 
 

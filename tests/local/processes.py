@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 import psutil
+from lives import lives
 
 READY = "Ctrl-C stops it"
 DEADLINE_S = 60.0
@@ -22,7 +23,7 @@ async def until(true: Callable[[], object], deadline_s: float = DEADLINE_S) -> N
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie does not."""
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if lives(process)]
 
 
 class Up:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from lives import command_of
 from processes import READY, Up, alive, until
 
 from headrace_contracts.codec import Encoding
@@ -37,7 +38,7 @@ def model_file(folder: Path, name: str) -> str:
 
 def workers(up: Up) -> list[psutil.Process]:
     """The worker processes of a system that run."""
-    return [p for p in alive(up.descendants()) if "headrace_workers" in p.cmdline() and "--id" in p.cmdline()]
+    return [p for p in alive(up.descendants()) if {"headrace_workers", "--id"} <= set(command_of(p))]
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -185,10 +185,11 @@ class Stage:
                 process.kill()
             await process.wait()
         for pid in self.worker_pids():
-            worker = psutil.Process(pid)
-            os.killpg(pid, signal.SIGKILL)
-            # Those that were started in this process are its children: nobody else takes them away.
-            await asyncio.to_thread(worker.wait)
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                worker = psutil.Process(pid)
+                os.killpg(pid, signal.SIGKILL)
+                # Those that were started in this process are its children: nobody else takes them away.
+                await asyncio.to_thread(worker.wait)
         for model in self._models:
             await remove_model(self.connection, model)
             for lane in Lane:

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 from disks import small_disk
 from launchers_places import DEADLINE_S, LONG_S, LocalPlace, ended, free, logged, order
+from lives import until_ended
 
 from headrace_contracts.cost import SlotKind
 from headrace_scaler.launchers.port import LaunchError
@@ -51,9 +51,7 @@ async def test_one_that_ended_and_was_not_waited_for_has_ended(place: LocalPlace
     async with place.launcher() as launcher:
         await launcher.start(one)
     place.crash(one.worker)
-    async with asyncio.timeout(DEADLINE_S):
-        while psutil.Process(place.pid(one.worker)).status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.01)
+    await until_ended(place.pid(one.worker))
     async with place.launcher() as launcher:
         assert await ended(launcher, one.worker) == "ended while nobody watched"
 

@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 from launchers_places import DEADLINE_S, GIB, LONG_S, GoodGpus, LocalPlace, ended, free, logged, order, until
+from lives import until_ended
 from structlog.testing import capture_logs
 
 from headrace_contracts.cost import SlotKind
@@ -167,6 +168,4 @@ async def test_what_a_worker_started_ends_with_it(place: LocalPlace, how: str) -
             place.hang(one.worker)
             await launcher.stop(one.worker, 0.0)
         await ended(launcher, one.worker)
-        async with asyncio.timeout(DEADLINE_S):
-            while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-                await asyncio.sleep(0.01)
+        await until_ended(child)

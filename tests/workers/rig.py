@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from lives import command_of
 
 from headrace_contracts.attempts import Attempts
 from headrace_contracts.codec import Encoding
@@ -164,7 +165,7 @@ class Rig:
 
     def engine_pid(self, worker: asyncio.subprocess.Process) -> int:
         [engine] = [
-            p for p in psutil.Process(worker.pid).children() if "headrace_workers.engine_process" in p.cmdline()
+            p for p in psutil.Process(worker.pid).children() if "headrace_workers.engine_process" in command_of(p)
         ]
         return engine.pid
 

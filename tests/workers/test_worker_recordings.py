@@ -7,6 +7,7 @@ import msgspec
 import psutil
 import pytest
 from hostile import naming_others, wav_header
+from lives import command_of
 from recordings import SPEECH
 from rig import DEADLINE_S, Rig
 from test_confinement import Listener
@@ -43,7 +44,8 @@ async def hear(rig: Rig, content: bytes) -> Result:
 
 def children_of(worker: int) -> dict[str, int]:
     """Module to pid of the worker's own processes."""
-    return {child.cmdline()[2]: child.pid for child in psutil.Process(worker).children() if len(child.cmdline()) > 2}
+    commands = {child.pid: command_of(child) for child in psutil.Process(worker).children()}
+    return {command[2]: pid for pid, command in commands.items() if len(command) > 2}
 
 
 async def assert_nothing_is_left(rig: Rig) -> None:

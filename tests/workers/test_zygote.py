@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 import pytest_asyncio
+from lives import until_ended
 from rig import DEADLINE_S, Rig
-from zygotes import forking, is_engine, until_gone, zygote_of
+from zygotes import forking, is_engine, zygote_of
 
 from headrace_contracts import event as events
 from headrace_contracts.errors import ErrorCode
@@ -49,7 +50,7 @@ async def test_a_forked_worker_says_where_its_start_went_and_ends_in_good_order(
         assert start.cold_start.connect_s > 0
         assert start.cold_start.engine_s > 0
         os.kill(status.pid, signal.SIGTERM)
-        await until_gone(status.pid)
+        await until_ended(status.pid)
         assert await workers.status_line() == "exit status 0\n"
         assert '"worker stopped"' in workers.log.read_text()
     assert re.search(r'"forked": true.*"engine ready"', workers.log.read_text()), "one line in the log"
@@ -57,11 +58,11 @@ async def test_a_forked_worker_says_where_its_start_went_and_ends_in_good_order(
 
 async def test_a_worker_that_cannot_run_leaves_its_status_and_its_last_words(rig: Rig, zygote: ZygoteProcess) -> None:
     async with forking(rig, zygote) as workers:
-        await until_gone(await workers.spawn())
+        await until_ended(await workers.spawn())
         assert await workers.status_line() == "exit status 1\n"
         assert f"error: unknown model '{rig.model}'" in workers.log.read_text()
         killed = await workers.spawn("--no-such-option")
-        await until_gone(killed)
+        await until_ended(killed)
         assert "No such option" in workers.log.read_text()
 
 
@@ -118,10 +119,11 @@ async def test_an_engine_ends_with_its_supervisor_though_a_library_holds_the_int
         await rig.until_running(job_id)
         engine = workers.engine()
         if not zygote_lives:
-            os.kill(workers.zygote.pid, signal.SIGKILL)
-            await until_gone(engine.ppid())
+            zygote = workers.zygote.pid
+            os.kill(zygote, signal.SIGKILL)
+            await until_ended(zygote)
         os.kill(status.pid, signal.SIGKILL)
-        await until_gone(engine.pid)
+        await until_ended(engine.pid)
         await rig.commit_cancel(job_id)
         await workers.start()
 

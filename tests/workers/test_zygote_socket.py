@@ -13,8 +13,9 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
+from lives import until_ended
 from rig import DEADLINE_S
-from zygotes import until_gone, zygote_of
+from zygotes import zygote_of
 
 from headrace_contracts.zygote import AskMemory, Forked, ForkWorker, Go
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
@@ -124,7 +125,7 @@ async def test_a_worker_of_which_nobody_has_heard_ends_at_once(zygote: ZygotePro
     with connect(zygote) as connection, (tmp_path / "log").open("wb") as log:
         socket.send_fds(connection, [msgspec.msgpack.encode(ask)], [log.fileno()])
         forked = msgspec.msgpack.decode(await asyncio.to_thread(connection.recv, 1000), type=Forked)
-    await until_gone(forked.pid)
+    await until_ended(forked.pid)
     assert (tmp_path / "log").read_bytes() == b""
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from lives import command_of, until_ended
 from rig import DEADLINE_S, Rig
 
 from headrace_contracts.heartbeat import EngineState, WorkerStatus
@@ -80,20 +81,13 @@ class ForkedWorkers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for pid in self.pids:
-            await until_gone(pid)
+            await until_ended(pid)
         for process in self.otherwise.processes:
             await process.wait()
 
 
 def is_engine(process: psutil.Process) -> bool:
-    return "headrace_workers.engine_process" in process.cmdline()
-
-
-async def until_gone(pid: int) -> None:
-    """Until a process has ended, whoever is to bury it."""
-    async with asyncio.timeout(DEADLINE_S):
-        while _lives(pid):
-            await asyncio.sleep(0.01)
+    return "headrace_workers.engine_process" in command_of(process)
 
 
 @contextlib.asynccontextmanager
@@ -117,11 +111,3 @@ async def forking(rig: Rig, zygote: ZygoteProcess | None = None) -> AsyncIterato
             await rig.until_drained()
         finally:
             await workers.stop()
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process is there and has not ended; it may end while it is looked at."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
