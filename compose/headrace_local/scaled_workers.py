@@ -19,9 +19,9 @@ from headrace_contracts.zygote import MemoryUse
 from headrace_scaler.launchers.local import LocalLauncher
 from headrace_scaler.launchers.machine import this_machine
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
-from headrace_scaler.logs import configure_logs
 from headrace_scaler.service import Scaler
 from headrace_scaler.telling import Told
+from headrace_telemetry.logs import configure_logs
 
 # A little more than a worker itself gives to what runs; then it is stuck.
 STOP_GRACE_S = 45.0

@@ -111,6 +111,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     engines: tuple[EngineStatus, ...]
     slot: str = ""
     """Where the scaler put it: `cpu`, `gpu:0`; empty for a worker that was started by hand."""
+    metrics: str = ""
+    """`host:port` where it serves its metrics, for whoever looks for all of them; empty: nowhere."""
 
 
 class DrainRequest(msgspec.Struct, frozen=True):

@@ -5,9 +5,11 @@ and the AWS ones (S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...). `load_settings` reads
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -74,9 +76,24 @@ class ReaperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"`{name}` is {getattr(self, name):g} and must be at least {least:g}")
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a process serves its metrics to Prometheus, at `/metrics`."""
+
+    port: int = 0
+    """0: nowhere; -1: any port that is free. Workers that a scaler starts take one that is free."""
+    host: str = "127.0.0.1"
+    """Address that is listened on: `0.0.0.0` for every one of the machine. Whoever reaches it may read."""
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.port < 65_536:
+            raise ValueError(f"`port` is {self.port} and must be a port, 0 for none, or -1 for any that is free")
+
+
 class ScalerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the scaler may put workers on its machine, and what they cost."""
 
+    launcher: Literal["local", "docker"] = "local"
+    """What a worker is: a process of this machine, or a container of its Docker Engine."""
     cpu_slots: int = 0
     """CPU cores for workers, each worker taking its model's `resources.threads`; 0: all cores of the machine."""
     gpus: bool = True
@@ -87,8 +104,6 @@ class ScalerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Money per second of a worker on CPU slots, in the operator's currency."""
     gpu_price_per_s: float = 0.0
     """Money per second of a worker on a GPU, or its share of one."""
-    metrics_port: int = 0
-    """Port of Prometheus metrics on loopback; 0: none."""
     alert_backlog_jobs: int = 100
     """Jobs waiting at which the backlog alert fires; 0: never."""
     alert_oldest_age_s: float = 60.0
@@ -99,7 +114,7 @@ class ScalerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if not 0 <= value < float("inf"):
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ValueError(f"`{name}` is {value:g} and must not be negative or endless")
 
 
@@ -110,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     s3: S3Settings | None = None
     reaper: ReaperSettings = ReaperSettings()
     scaler: ScalerSettings = ScalerSettings()
+    metrics: MetricsSettings = MetricsSettings()
     tenant: str = DEFAULT_TENANT
     ingress: bool = False
     """The tenant is untrusted: jobs and cancels go through its ingress stream."""
@@ -141,9 +157,16 @@ _VARIABLES = {
     "AWS_SECRET_ACCESS_KEY": ("s3", "secret_access_key"),
     "AWS_REGION": ("s3", "region"),
     "S3_BUCKET": ("s3", "bucket"),
+    "HEADRACE_METRICS_HOST": ("metrics", "host"),
+    "HEADRACE_METRICS_PORT": ("metrics", "port"),
+    "HEADRACE_LAUNCHER": ("scaler", "launcher"),
     "HEADRACE_TENANT": ("tenant",),
     "HEADRACE_CACHE_DIR": ("cache_dir",),
 }
+
+# Of what is no number, the check of the settings says so.
+_NUMBERS = frozenset({"HEADRACE_METRICS_PORT"})
+_INTEGER = re.compile(r"-?\d+")
 
 _CONTEXT_KEYS = ("url", "user", "password", "token", "creds", "nkey", "cert", "key", "ca", "inbox_prefix")
 
@@ -171,12 +194,13 @@ def parse_settings(toml_text: str, source: str, environment: Mapping[str, str], 
         **{key: context[key] for key in _CONTEXT_KEYS if context.get(key)},
     }
     sections: dict[str, object] = {**table, "nats": nats, "s3": _section(table, "s3", source)}
+    sections |= {name: _section(table, name, source) for name in ("scaler", "metrics")}
     for variable, path in _VARIABLES.items():
         value = environment.get(variable)
         if value:
             target = sections if len(path) == 1 else sections[path[0]]
             assert isinstance(target, dict)
-            target[path[-1]] = value
+            target[path[-1]] = int(value) if variable in _NUMBERS and _INTEGER.fullmatch(value) else value
     s3 = sections["s3"]
     # AWS variables are set on many machines for other reasons: only an endpoint means that S3 is wanted.
     if not (isinstance(s3, dict) and "endpoint_url" in s3):

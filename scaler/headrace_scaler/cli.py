@@ -13,9 +13,9 @@ from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import data_folder, load_settings
 from headrace_scaler.launchers.machine import this_machine
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
-from headrace_scaler.logs import configure_logs
 from headrace_scaler.metrics import ScalerMetrics
 from headrace_scaler.service import Scaler
+from headrace_telemetry.logs import configure_logs
 
 MEMORY_EVERY_S = 10.0
 

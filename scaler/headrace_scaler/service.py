@@ -18,7 +18,6 @@ from headrace_contracts.settings import Settings
 from headrace_scaler.acting import Actor, Done
 from headrace_scaler.launchers.port import Launcher, LaunchError
 from headrace_scaler.metrics import ScalerMetrics
-from headrace_scaler.metrics_endpoint import serving_metrics
 from headrace_scaler.observing.observe import Look, Observer
 from headrace_scaler.policy.decide import decide
 from headrace_scaler.policy.decision import Decided
@@ -28,6 +27,7 @@ from headrace_scaler.telling import Teller, Told
 from headrace_storage.arrivals import Arrival, hearing_arrivals
 from headrace_storage.connection import Connection
 from headrace_storage.leadership import Leadership, LeaseName
+from headrace_telemetry.metrics_endpoint import serving_metrics
 
 # Between two looks. Longer leaves jobs waiting for a second worker; shorter costs the broker more.
 TICK_S = 1.0
@@ -71,10 +71,7 @@ class Scaler:
             SettingsError: the port of the metrics is taken.
         """
         async with contextlib.AsyncExitStack() as stack:
-            if self._settings.scaler.metrics_port:
-                await stack.enter_async_context(
-                    serving_metrics(self.metrics.registry, self._settings.scaler.metrics_port)
-                )
+            await stack.enter_async_context(serving_metrics(self.metrics.registry, self._settings.metrics))
             connection = await stack.enter_async_context(Connection(self._settings.nats, name=f"scaler-{self.name}"))
             leadership = Leadership(connection, LeaseName.SCALER, self.name, self._clock)
             leading = asyncio.create_task(leadership.lead(lambda: self._term(connection, leadership)))

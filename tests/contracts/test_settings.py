@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headrace_contracts.errors import InvalidName, SettingsError
-from headrace_contracts.settings import load_settings, parse_settings
+from headrace_contracts.settings import MetricsSettings, load_settings, parse_settings
 
 FILE = """
 tenant = "acme"
@@ -106,3 +106,20 @@ def test_the_monitoring_port_of_one_server_or_of_several() -> None:
 def test_a_monitoring_port_that_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"`monitor_url` is .* and must look like http://host:8222"):
         parse_settings("", "-", {"NATS_MONITOR_URL": url}, {})
+
+
+def test_a_port_of_the_environment_is_a_number() -> None:
+    one = parse_settings("", "-", {"HEADRACE_METRICS_PORT": "-1", "HEADRACE_METRICS_HOST": "0.0.0.0"}, {})
+    assert one.metrics == MetricsSettings(-1, "0.0.0.0")
+
+
+@pytest.mark.parametrize("port", ["many", "65536", "-2", "1.5"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(SettingsError, match="port"):
+        parse_settings("", "-", {"HEADRACE_METRICS_PORT": port}, {})
+
+
+def test_a_launcher_is_one_of_those_there_are() -> None:
+    assert parse_settings("", "-", {"HEADRACE_LAUNCHER": "docker"}, {}).scaler.launcher == "docker"
+    with pytest.raises(SettingsError, match="launcher"):
+        parse_settings("", "-", {"HEADRACE_LAUNCHER": "slurm"}, {})

@@ -14,7 +14,7 @@ from headrace_contracts.errors import SettingsError
 from headrace_contracts.model import Resources
 from headrace_contracts.names import Stream
 from headrace_contracts.result import Status
-from headrace_contracts.settings import ScalerSettings
+from headrace_contracts.settings import MetricsSettings, ScalerSettings
 from headrace_storage.alert_history import alerts_since
 from headrace_storage.registry import remove_model
 from headrace_storage.topology import ensure_topology
@@ -28,9 +28,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def with_settings(stage: Stage, **changes: object) -> None:
+NO_METRICS = MetricsSettings()
+
+
+def with_settings(stage: Stage, metrics: MetricsSettings = NO_METRICS, **changes: object) -> None:
     scaler: ScalerSettings = msgspec.structs.replace(stage.settings.scaler, **changes)
-    stage.settings = msgspec.structs.replace(stage.settings, scaler=scaler)
+    stage.settings = msgspec.structs.replace(stage.settings, scaler=scaler, metrics=metrics)
 
 
 async def told_of(stage: Stage, model: str, count: int) -> list[Alert]:
@@ -68,7 +71,7 @@ async def test_jobs_that_fit_nowhere_are_alerts_until_the_model_is_removed(stage
 
 async def test_the_metrics_of_a_scaler_are_those_of_what_it_does(stage: Stage) -> None:
     port = free_port()
-    with_settings(stage, metrics_port=port, cpu_price_per_s=1.0)
+    with_settings(stage, MetricsSettings(port), cpu_price_per_s=1.0)
     await stage.add_model("m")
     async with stage.scaler():
         job = await stage.submit("m", echo="hello")
@@ -88,7 +91,7 @@ async def test_the_metrics_of_a_scaler_are_those_of_what_it_does(stage: Stage) -
 async def test_alerts_and_numbers_go_on_while_the_broker_takes_nothing(stage: Stage) -> None:
     """A decision that cannot be told must not keep an alert from beginning."""
     port = free_port()
-    with_settings(stage, alert_after_s=0.2, metrics_port=port)
+    with_settings(stage, MetricsSettings(port), alert_after_s=0.2)
     await stage.add_model("huge", QUICK, resources=Resources(device="cuda", memory_bytes=80 << 30))
     await stage.connection.js.delete_stream(Stream.ALERTS)
     try:
@@ -112,9 +115,9 @@ async def test_a_port_that_is_taken_ends_a_scaler_with_one_sentence(stage: Stage
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with_settings(stage, metrics_port=taken.getsockname()[1])
+        with_settings(stage, MetricsSettings(taken.getsockname()[1]))
 
-        with pytest.raises(SettingsError, match=r"`scaler.metrics_port`"):
+        with pytest.raises(SettingsError, match=r"`metrics.port`"):
             async with stage.scaler():
                 pass
 

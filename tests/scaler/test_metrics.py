@@ -1,12 +1,10 @@
 """What Prometheus reads from a scaler: over HTTP, as Prometheus reads it."""
 
 import asyncio
-import socket
 import urllib.request
 from collections.abc import Mapping
 
 import msgspec
-import pytest
 from alert_cases import BACKLOG, seen, view, wall
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,17 +12,16 @@ from promtool import needs_promtool, promtool
 
 from headrace_contracts.alert import WorkerColdStart
 from headrace_contracts.cost import SlotKind
-from headrace_contracts.errors import SettingsError
 from headrace_contracts.heartbeat import ColdStart, WorkerPhase
 from headrace_contracts.names import Lane
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Judged
 from headrace_scaler.metrics import COUNTERS, GAUGES, ScalerMetrics, phases_of
-from headrace_scaler.metrics_endpoint import serving_metrics
 from headrace_scaler.observing.spending import Spend
 from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import Observation, Slot
 from headrace_storage.lanes import LaneState
+from headrace_telemetry.metrics_endpoint import serving_metrics
 
 COLD = WorkerColdStart("m", "w-1", wall(0.0), 0.02, ColdStart(spawn_s=0.1, load_s=3.0, forked=True), 3.2)
 SPEND = Spend("m", starting_s=10.0, busy_s=60.5, idle_s=5.0, jobs=12, cost=0.25)
@@ -203,30 +200,3 @@ def test_every_phase_of_a_cold_start_is_told() -> None:
     fields = {name for name in ColdStart.__struct_fields__ if name != "forked"}
 
     assert {f"{phase}_s" for phase, _ in phases_of(COLD)} == fields | {"decide_s"}
-
-
-async def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        with pytest.raises(SettingsError) as raised:
-            async with serving_metrics(busy_scaler().registry, port):
-                pass
-
-    assert str(raised.value) == (
-        f"`scaler.metrics_port`: 127.0.0.1:{port} cannot be opened (Address already in use): "
-        "choose a port that no other program has, or 0 for no metrics"
-    )
-
-
-async def test_the_port_is_free_again_at_once_and_was_open_on_loopback_only() -> None:
-    async with serving_metrics(busy_scaler().registry, 0) as port:
-        assert "headrace_scaler_leader 1.0" in await asyncio.to_thread(_get, port)
-        with socket.socket() as other, pytest.raises(ConnectionRefusedError):
-            other.connect(("127.0.0.2", port))
-    with pytest.raises(OSError, match="refused"):
-        await asyncio.to_thread(_get, port)
-    async with serving_metrics(busy_scaler().registry, port) as again:
-        assert again == port

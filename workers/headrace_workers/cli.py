@@ -7,7 +7,7 @@ import click
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import load_settings
-from headrace_workers.logs import configure_logs
+from headrace_telemetry.logs import configure_logs
 from headrace_workers.process_age import process_age_s
 from headrace_workers.worker import GRACE_S, Worker
 

@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from headrace_contracts.model import EngineKind, ModelSpec
+from headrace_telemetry.logs import configure_logs
 from headrace_workers.engines.libraries import import_libraries
-from headrace_workers.logs import configure_logs
 from headrace_workers.weights import locate
 
 # What workers need beside their engines, though some import it only when they come to it.

@@ -1,0 +1,63 @@
+"""Metrics over HTTP: where they are served, and what a port that cannot be had says."""
+
+import asyncio
+import socket
+import urllib.request
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from headrace_contracts.errors import SettingsError
+from headrace_contracts.settings import MetricsSettings
+from headrace_telemetry.metrics_endpoint import serving_metrics
+
+
+def registry() -> CollectorRegistry:
+    made = CollectorRegistry()
+    Gauge("answer", "Of everything.", registry=made).set(42)
+    return made
+
+
+def read(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+async def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(SettingsError) as raised:
+            async with serving_metrics(registry(), MetricsSettings(port)):
+                pass
+
+    assert str(raised.value) == (
+        f"`metrics.port`: 127.0.0.1:{port} cannot be opened (Address already in use): "
+        "choose a port that no other program has, -1 for any that is free, or 0 for no metrics"
+    )
+
+
+async def test_the_port_is_free_again_at_once_and_was_open_on_loopback_only() -> None:
+    async with serving_metrics(registry(), MetricsSettings(-1)) as address:
+        assert "answer 42.0" in await asyncio.to_thread(read, address)
+        port = int(address.rpartition(":")[2])
+        with socket.socket() as other, pytest.raises(ConnectionRefusedError):
+            other.connect(("127.0.0.2", port))
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.to_thread(read, address)
+    async with serving_metrics(registry(), MetricsSettings(port)) as again:
+        assert again == address
+
+
+async def test_without_a_port_nothing_is_served() -> None:
+    async with serving_metrics(registry(), MetricsSettings()) as address:
+        assert address == ""
+
+
+async def test_on_every_address_others_reach_it_by_the_name_of_the_machine() -> None:
+    async with serving_metrics(registry(), MetricsSettings(-1, "0.0.0.0")) as address:
+        name, _, port = address.rpartition(":")
+        assert name == socket.gethostname()
+        assert "answer 42.0" in await asyncio.to_thread(read, f"127.0.0.1:{port}")
