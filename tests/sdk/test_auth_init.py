@@ -123,3 +123,21 @@ def test_with_s3_no_tenant_has_the_brokers_object_store(tmp_path: Path) -> None:
         "$O.headrace.C.*",
         "$O.headrace.M.*",
     }
+
+
+def test_an_upgrade_writes_the_configuration_anew_and_keeps_every_key(tmp_path: Path) -> None:
+    run("init", tmp_path, "--tenant", "acme")
+    before = files_of(tmp_path)
+    assert "is as this version wants it" in run("update", tmp_path).output
+    assert files_of(tmp_path) == before
+    # As an older version would have written it.
+    (tmp_path / "nats.conf").write_text("listen: 127.0.0.1:1\n")
+    said = run("update", tmp_path).output
+    assert "next: restart nats-server" in said
+    assert files_of(tmp_path) == before
+
+
+def test_a_folder_that_is_none_of_ours_cannot_be_updated(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="was not made by `headrace auth init`"):
+        run("update", tmp_path)
+    assert files_of(tmp_path) == {}

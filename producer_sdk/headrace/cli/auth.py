@@ -4,6 +4,7 @@ import ipaddress
 from pathlib import Path
 
 import click
+import msgspec
 
 from headrace.cli.session import with_client
 from headrace.client import Client
@@ -18,6 +19,7 @@ from headrace_storage.auth.folder import (
     new_folder,
     read_record,
     role_folder,
+    updated,
     with_tenant,
     write,
 )
@@ -25,7 +27,7 @@ from headrace_storage.auth.plan import BrokerLimits, IngressLimits
 from headrace_storage.auth.roles import Role, Tenant
 from headrace_storage.auth.server_conf import server_conf
 from headrace_storage.ingress import ensure_ingress
-from headrace_storage.topology import ensure_topology
+from headrace_storage.topology import ensure_topology, limits_there
 
 _folder = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 _force = click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -125,12 +127,37 @@ def add_tenant(folder: Path, tenant: str, untrusted: bool, force: bool) -> None:
 
 @auth.command()
 @_folder
-def apply(folder: Path) -> None:
+def update(folder: Path) -> None:
+    """Write the configuration of FOLDER anew, as this version of Headrace wants it; all keys stay.
+
+    For an upgrade: what a role may do can change with a version. What was changed in the file by hand is gone.
+    """
+    folder = folder.absolute()
+    text = (folder / CONFIGURATION).read_text(encoding="utf-8") if (folder / CONFIGURATION).exists() else ""
+    files = updated(read_record(folder))
+    write(folder, files, overwrite=True)
+    if text == (folder / CONFIGURATION).read_text(encoding="utf-8"):
+        click.echo(f"{folder / CONFIGURATION} is as this version wants it")
+    else:
+        click.echo(f"wrote {folder / CONFIGURATION}")
+        click.echo("next: restart nats-server; workers and clients reconnect by themselves")
+        click.echo(f"then: {_with_role(folder, Role.ADMIN)} headrace auth apply {folder}")
+
+
+@auth.command()
+@_folder
+@click.option(
+    "--replicas", type=click.IntRange(1, 5), help="Copies of every stream, where none is there yet.  [default: 1]"
+)
+def apply(folder: Path, replicas: int | None) -> None:
     """Create on the running broker what the roles need: streams, buckets, ingress streams. May be repeated."""
     plan = read_record(folder).plan
 
     async def call(client: Client) -> None:
-        await ensure_topology(client.connection)
+        limits = await limits_there(client.connection)
+        if replicas is not None:
+            limits = msgspec.structs.replace(limits, replicas=replicas)
+        await ensure_topology(client.connection, limits)
         for tenant in plan.untrusted:
             await ensure_ingress(client.connection, tenant.name, plan.ingress)
         if plan.jetstream_blobs:

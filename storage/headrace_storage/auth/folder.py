@@ -109,6 +109,11 @@ def with_tenant(record: Record, tenant: Tenant) -> tuple[Record, list[NewFile]]:
     return changed, [*_of_the_server(changed), *_of_roles(changed, keys)]
 
 
+def updated(record: Record) -> list[NewFile]:
+    """The same broker as this version of Headrace configures it: rights of roles may change, keys do not."""
+    return _of_the_server(record)
+
+
 def read_record(folder: Path) -> Record:
     """The record of a folder.
 
