@@ -265,7 +265,7 @@ def test_the_command_fails_with_one_sentence(hub: HubServer, cache: Path, tmp_pa
 
 
 def run_command(hub: HubServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from headrace_workers.weights.cli import pull; pull()"
+    code = "from headrace_workers.weights.pull_cli import pull; pull()"
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf")}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=60

