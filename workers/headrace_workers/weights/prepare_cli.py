@@ -1,4 +1,4 @@
-"""`headrace models prepare`: weights ready to load, before a worker needs them. Progress on stderr, one line on stdout."""
+"""`headrace models prepare`: weights ready to load before a worker needs them. Progress on stderr, a line on stdout."""
 
 from pathlib import Path
 
