@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from launchers_docker import DockerPlace, missing
 from launchers_places import LocalPlace, Place, ended, free, until
 from launchers_replicas import ReplicasPlace
 from rig import Rig
@@ -51,11 +52,16 @@ async def zygote(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path
         pytest.param("exec", marks=pytest.mark.slow),
         pytest.param("forked", marks=pytest.mark.slow),
         "replicas",
+        pytest.param("docker", marks=pytest.mark.slow),
     ]
 )
 async def place(request: pytest.FixtureRequest, rig: Rig, tmp_path: Path, zygote: Path) -> AsyncIterator[Place]:
     if request.param == "replicas":
         place: Place = ReplicasPlace()
+    elif request.param == "docker":
+        if why := missing():
+            pytest.skip(f"NOT TESTED: {why}: nothing shows that containers are started and stopped as they should be")
+        place = DockerPlace()
     else:
         parent = zygote if request.param == "forked" else None
         place = LocalPlace(tmp_path / "s", rig.model, rig.environment, zygote=parent)

@@ -21,6 +21,11 @@ def last_error(log: Path) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
+    return last_error_in(text)
+
+
+def last_error_in(text: str) -> str:
+    """The same of the end of a log."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "rror" in line]
     return (errors or lines or [""])[-1][:_LINE_CHARS]

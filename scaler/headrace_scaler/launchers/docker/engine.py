@@ -1,0 +1,181 @@
+"""What is asked of a Docker Engine. Every question has a deadline, every refusal is a sentence that says what to do."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Self
+
+import aiohttp
+from aiodocker import Docker, DockerError
+
+from headrace_scaler.launchers.docker.container import MODEL, PROJECT, WORKER, Json
+from headrace_scaler.launchers.port import LaunchError
+
+# The Engine answers within milliseconds; with a full disk or a frozen containerd it may not answer at all.
+ANSWER_DEADLINE_S = 10.0
+# Room for the log of a crash.
+_LAST_LINES = 200
+_NOT_FOUND, _CONFLICT, _UNCHANGED = 404, 409, 304
+
+
+class NameTakenError(Exception):
+    """There is a container of this name."""
+
+
+class Engine:
+    """The containers of one compose project on one Engine, found by DOCKER_HOST or the usual socket."""
+
+    def __init__(self) -> None:
+        self._docker: Docker | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._docker is not None:
+            await self._docker.close()
+
+    async def cores(self) -> int:
+        """Cores of the machine that the Engine is on."""
+        async with self._asked() as docker:
+            return int((await docker.system.info())["NCPU"])
+
+    async def project_of(self, container: str) -> str | None:
+        """The compose project of a container; None if it is none, or of no project."""
+        with contextlib.suppress(KeyError):
+            found = await self.inspect(container)
+            return None if found is None else str(found["Config"]["Labels"][PROJECT])
+        return None
+
+    async def inspect(self, container: str) -> Json | None:
+        """All that is known of a container; None if it is not there."""
+        async with self._asked() as docker:
+            try:
+                return dict(await docker.containers.container(container).show())
+            except DockerError as error:
+                if error.status == _NOT_FOUND:
+                    return None
+                raise
+
+    async def workers(self, project: str) -> list[Json]:
+        """Containers of workers, as listed: `Id`, `Names`, `Labels`, `State`."""
+        return await self._listed([f"{PROJECT}={project}", WORKER])
+
+    async def template(self, project: str, model: str) -> Json:
+        """The container that a model's workers are made after.
+
+        Raises:
+            LaunchError: there is none.
+        """
+        listed = await self._listed([f"{PROJECT}={project}", f"{MODEL}={model}"])
+        for one in listed:
+            if WORKER not in one["Labels"] and (found := await self.inspect(one["Id"])) is not None:
+                return found
+        raise LaunchError(
+            f"the compose project {project} has no service for model {model}: add one with the label "
+            f"`{MODEL}: {model}` to its file, and run `docker compose up`"
+        )
+
+    async def create(self, name: str, container: Json) -> str:
+        """Make a container; its id.
+
+        Raises:
+            NameTakenError: there is one of this name.
+        """
+        async with self._asked() as docker:
+            try:
+                made = await docker.containers.create(container, name=name)
+            except DockerError as error:
+                if error.status == _CONFLICT:
+                    raise NameTakenError(name) from error
+                raise
+            return str(made.id)
+
+    async def connect(self, container: str, network: str) -> None:
+        """Put a container on one more network."""
+        async with self._asked() as docker:
+            await (await docker.networks.get(network)).connect({"Container": container})
+
+    async def start(self, container: str) -> None:
+        """Start it; if it runs already, nothing."""
+        async with self._asked() as docker:
+            await docker.containers.container(container).start()
+
+    async def rename(self, container: str, name: str) -> None:
+        """Give it another name."""
+        async with self._asked() as docker:
+            await docker.containers.container(container).rename(name)
+
+    async def stop(self, container: str, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL after a grace, which the Engine keeps by itself, also if nobody waits for the answer."""
+        async with self._asked(ANSWER_DEADLINE_S + grace_s) as docker:
+            # It takes whole seconds.
+            await docker.containers.container(container).stop(t=math.ceil(grace_s), timeout=None)
+
+    async def terminate(self, container: str) -> None:
+        """SIGTERM, and nothing more."""
+        async with self._asked() as docker:
+            await docker.containers.container(container).kill(signal="SIGTERM")
+
+    async def remove(self, container: str) -> None:
+        """Remove one that does not run."""
+        async with self._asked() as docker:
+            await docker.containers.container(container).delete(v=True)
+
+    async def last_lines(self, container: str) -> str:
+        """The end of its log."""
+        async with self._asked() as docker:
+            lines = await docker.containers.container(container).log(stdout=True, stderr=True, tail=_LAST_LINES)
+            return "".join(lines)
+
+    async def _listed(self, labels: list[str]) -> list[Json]:
+        async with self._asked() as docker:
+            found = await docker.containers.list(all=True, filters={"label": labels})
+            return [dict(one._container) for one in found]
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, deadline_s: float = ANSWER_DEADLINE_S) -> AsyncIterator[Docker]:
+        """The client, for one question.
+
+        Raises:
+            LaunchError: no answer, or a refusal.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                if self._docker is None:
+                    self._docker = Docker()
+                yield self._docker
+        except DockerError as error:
+            if error.status not in (_NOT_FOUND, _CONFLICT, _UNCHANGED) or not _over(error):
+                raise LaunchError(_sentence(error)) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise LaunchError(_unreachable(error)) from error
+        except TimeoutError as error:
+            raise LaunchError(f"the Docker Engine has not answered within {deadline_s:g} s") from error
+
+
+def _over(error: DockerError) -> bool:
+    """Whether what was asked for is so already: a container that is gone, or does not run."""
+    return error.status == _UNCHANGED or "No such container" in error.message or "is not running" in error.message
+
+
+def _sentence(error: DockerError) -> str:
+    message = " ".join(error.message.split())
+    for part, advice in _ADVICE.items():
+        if part in message:
+            return f"the Docker Engine refuses: {message}: {advice}"
+    return f"the Docker Engine refuses: {message}"
+
+
+_ADVICE: Mapping[str, str] = {
+    "could not select device driver": "install the NVIDIA Container Toolkit, or leave the gpu overlay out",
+    "No such image": "build it again (docker compose build), then docker compose up",
+    "no space left": "make room on its disk (docker system prune)",
+}
+
+
+def _unreachable(error: Exception) -> str:
+    if "ermission denied" in str(error):
+        return "the Docker Engine's socket may not be used: run the scaler with the group of /var/run/docker.sock"
+    return f"the Docker Engine does not answer ({error}): start it, or point DOCKER_HOST at it"
