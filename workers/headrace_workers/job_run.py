@@ -256,6 +256,8 @@ class JobRun:
             case EndAs():
                 await self._end_as(job, outcome)
             case Forget():
+                if self._stop is Stop.CANCELED:
+                    self._around.metrics.canceled(job.model, job.lane)
                 await settlement.forget()
             case GiveBack():
                 await self._record(job, lambda known: excused(known, delivery))
@@ -286,6 +288,7 @@ class JobRun:
 
     async def _try_again(self, job: Job, code: ErrorCode, message: str, delay_s: float) -> None:
         now = self._around.clock.now()
+        self._around.metrics.retried(job.model, code)
         await self._emit(job, events.Retrying(job.id, now, self._attempt_number, code, message, delay_s))
         await self._settlement.give_back(delay_s)
 

@@ -18,7 +18,7 @@ from headrace_contracts.errors import (
     UndecodableMessage,
 )
 from headrace_contracts.job import Job, job_id_to_answer_under
-from headrace_contracts.names import NAMELESS, is_token
+from headrace_contracts.names import NAMELESS, Lane, is_token
 from headrace_contracts.result import Result, ResultError, Status
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
@@ -42,7 +42,7 @@ class Settlement:
 
     async def end(self, job: Job, result: Result) -> None:
         """Make `result` the end of the job unless it has one, then remove the job from the queue."""
-        won = await self._commit(job.tenant, result, job.encoding)
+        won = await self._commit(job.tenant, job.lane, result, job.encoding)
         if not won:
             await self._remove_artifacts(result)
         self._log.info(
@@ -97,15 +97,15 @@ class Settlement:
             worker=around.worker_id,
             error=ResultError(ErrorCode.UNDECODABLE, str(error), Fault.INPUT, retryable=False),
         )
-        await self._commit(tenant, result, encoding)
+        await self._commit(tenant, delivery.lane, result, encoding)
         self._log.info("message rejected", job_id=job_id, tenant=tenant)
         await self._lease.term(error.reason)
 
-    async def _commit(self, tenant: str, result: Result, encoding: Encoding) -> bool:
+    async def _commit(self, tenant: str, lane: Lane, result: Result, encoding: Encoding) -> bool:
         """Commit until the broker took the result or showed another."""
         while True:
             try:
-                return (await commit_result(self._around.connection, tenant, result, encoding)).won
+                committed = await commit_result(self._around.connection, tenant, result, encoding)
             except (BrokerUnavailable, QueueFull) as error:
                 self._log.warning("result not stored yet", job_id=result.id, error=str(error))
                 await asyncio.sleep(COMMIT_PAUSE_S)
@@ -113,6 +113,12 @@ class Settlement:
                 # Somebody published something else on the subject: that is how this job ended.
                 self._log.warning("the job's subject holds no result", job_id=result.id)
                 return False
+            else:
+                if committed.won:
+                    self._around.metrics.ended(lane, result, self._around.clock.now())
+                elif committed.result.status is Status.CANCELED:
+                    self._around.metrics.canceled(result.model, lane)
+                return committed.won
 
     async def _bury(self, tenant: str, model: str, job_id: str, reason: str, last_lines: Sequence[str] = ()) -> None:
         delivery = self._delivery

@@ -12,6 +12,7 @@ from headrace_workers.company import Company
 from headrace_workers.cost_book import CostBook
 from headrace_workers.decoding.decoder import InputDecoder
 from headrace_workers.engine_host import EngineHost
+from headrace_workers.metrics import WorkerMetrics
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Surroundings:
     """Makes samples of the recordings that jobs bring."""
     lease_s: float
     """For how long the broker lends a job without a renewal: the consumers' `ack_wait`."""
+    metrics: WorkerMetrics
+    """What Prometheus reads."""
 
     @property
     def spec(self) -> ModelSpec:

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -13,7 +14,7 @@ import structlog
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable, Retryable, UnknownModel
-from headrace_contracts.heartbeat import ColdStart, DrainReply, DrainRequest, WorkerStatus
+from headrace_contracts.heartbeat import ColdStart, DrainReply, DrainRequest, EngineState, WorkerStatus
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import check_token
 from headrace_contracts.settings import Settings
@@ -25,6 +26,7 @@ from headrace_storage.reaper import Act, Trouble, reap
 from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
+from headrace_telemetry.metrics_endpoint import serving_metrics
 from headrace_workers.accounting import EngineAccount
 from headrace_workers.admission import check_defaults
 from headrace_workers.broker_safety import refuse_unsafe
@@ -34,6 +36,7 @@ from headrace_workers.cost_book import CostBook, Payer, keep_books, write_pages
 from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.forwarder import forward_ingress
+from headrace_workers.metrics import WorkerMetrics
 from headrace_workers.model_worker import ModelWorker
 from headrace_workers.patience import START_DEADLINE_S, patiently
 from headrace_workers.surroundings import Surroundings
@@ -90,6 +93,8 @@ class Worker:
         self._started_at = clock.now()
         self._began_at = clock.monotonic() - age_s
         self._books: list[CostBook] = []
+        self._metrics = WorkerMetrics()
+        self._metrics_at = ""
         self._stopping = asyncio.Event()
         self._draining = asyncio.Event()
         self._changed = asyncio.Event()
@@ -119,9 +124,11 @@ class Worker:
             UnknownModel: one of the models is not in the registry.
             TopologyDrift: the broker has other settings than Headrace needs.
             UnsafeBroker: the broker could lose accepted jobs, and that was not allowed.
+            SettingsError: the port of the metrics is taken.
         """
         try:
-            await self._run()
+            async with serving_metrics(self._metrics.registry, self._settings.metrics) as self._metrics_at:
+                await self._run()
         except ExceptionGroup as group:
             # A caller wants to know what went wrong, not which task noticed.
             raise _first(group) from group
@@ -133,6 +140,7 @@ class Worker:
             contextlib.AsyncExitStack() as stores,
             InputDecoder() as decoder,
         ):
+            self._metrics.process.connected = lambda: connection.is_connected
 
             def hurried() -> bool:
                 return self._stopping.is_set() or connection.closed.is_set()
@@ -179,6 +187,7 @@ class Worker:
             account = EngineAccount(self._clock, self._began_at)
             host = EngineHost(spec, self._settings.cache_path, self._clock, self._rng, account, before)
             host.on_change(self._changed.set)
+            self._metrics.serves(spec.name, _state_of(host))
             self._background.append(tasks.create_task(host.supervise()))
             hosts.append(host)
         if any(takes_recordings(spec) for spec in specs):
@@ -210,7 +219,8 @@ class Worker:
             self._books.append(book)
             company = Company()
             around = Surroundings(
-                connection, blobs, host, book, company, self._clock, self._rng, self.id, scratch, decoder, lease_s
+                *(connection, blobs, host, book, company, self._clock, self._rng, self.id),
+                *(scratch, decoder, lease_s, self._metrics),
             )
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)
@@ -306,7 +316,12 @@ class Worker:
             draining=self._draining.is_set(),
             engines=tuple(model_worker.status for model_worker in self._model_workers),
             slot=self._slot,
+            metrics=self._metrics_at,
         )
+
+
+def _state_of(host: EngineHost) -> Callable[[], EngineState]:
+    return lambda: host.state
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

@@ -54,8 +54,16 @@ async def this_machine(
             zygote = ZygoteProcess(models, settings.cache_path, environment, log, takes_along=takes_along)
             spawner = ZygoteSpawner(zygote.path, spawner)
         # First of all: it finds out whether the folder is ours.
-        launcher = LocalLauncher(folder, settings.scaler, spawner, environment, clock)
+        launcher = LocalLauncher(folder, settings.scaler, spawner, workers_environment(environment, settings), clock)
         await stack.enter_async_context(launcher)
         if zygote is not None:
             await stack.enter_async_context(zygote)
         yield Machine(launcher, zygote)
+
+
+def workers_environment(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Variables of a worker on this machine: it takes any port for its metrics, since ours and its siblings' are taken.
+
+    Without metrics of the scaler nobody would find theirs.
+    """
+    return {**environment, "HEADRACE_METRICS_PORT": "-1" if settings.metrics.port else "0"}
