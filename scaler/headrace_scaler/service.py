@@ -23,11 +23,13 @@ from headrace_scaler.policy.decide import decide
 from headrace_scaler.policy.decision import Decided
 from headrace_scaler.policy.observation import FailedStart
 from headrace_scaler.policy.state import State
+from headrace_scaler.targets import Targets
 from headrace_scaler.telling import Teller, Told
 from headrace_storage.arrivals import Arrival, hearing_arrivals
 from headrace_storage.connection import Connection
 from headrace_storage.leadership import Leadership, LeaseName
 from headrace_telemetry.metrics_endpoint import serving_metrics
+from headrace_telemetry.process_metrics import ProcessMetrics
 
 # Between two looks. Longer leaves jobs waiting for a second worker; shorter costs the broker more.
 TICK_S = 1.0
@@ -59,6 +61,10 @@ class Scaler:
         self._rng = random.SystemRandom()
         self.name = f"{socket.gethostname()}-{self._rng.getrandbits(24):06x}"
         self.metrics = ScalerMetrics(settings.scaler)
+        self.metrics_at = ""
+        """`host:port` of the metrics, and of `/targets`; empty where nothing is served."""
+        self._process = ProcessMetrics(self.metrics.registry, "scaler")
+        self._targets = Targets()
         self.leading = asyncio.Event()
         """Set while we hold the lease."""
         self._log = structlog.get_logger().bind(scaler=self.name)
@@ -71,17 +77,21 @@ class Scaler:
             SettingsError: the port of the metrics is taken.
         """
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(serving_metrics(self.metrics.registry, self._settings.metrics))
+            self.metrics_at = await stack.enter_async_context(
+                serving_metrics(self.metrics.registry, self._settings.metrics, {"/targets": self._targets.page})
+            )
             connection = await stack.enter_async_context(Connection(self._settings.nats, name=f"scaler-{self.name}"))
+            self._process.connected = lambda: connection.is_connected
+            finding = asyncio.create_task(self._targets.keep(connection))
             leadership = Leadership(connection, LeaseName.SCALER, self.name, self._clock)
             leading = asyncio.create_task(leadership.lead(lambda: self._term(connection, leadership)))
             closed = asyncio.create_task(connection.closed.wait())
             try:
                 await asyncio.wait([leading, closed], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                leading.cancel()
-                closed.cancel()
-                await asyncio.wait([leading, closed])
+                for task in (leading, closed, finding):
+                    task.cancel()
+                await asyncio.wait([leading, closed, finding])
             if not leading.cancelled():
                 leading.result()
             raise BrokerUnavailable(connection.url, connection.last_error or "the connection was closed")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import urllib.error
 import urllib.request
 
 import msgspec
@@ -18,6 +19,7 @@ from headrace_contracts.settings import MetricsSettings, ScalerSettings
 from headrace_storage.alert_history import alerts_since
 from headrace_storage.registry import remove_model
 from headrace_storage.topology import ensure_topology
+from headrace_storage.workers import list_workers
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +88,35 @@ async def test_the_metrics_of_a_scaler_are_those_of_what_it_does(stage: Stage) -
     assert found["headrace_worker_cost_total"] > 0
     assert found["headrace_scaler_loop_seconds_count"] > 0
     assert found["headrace_slot_cores"] == 4
+    assert found["headrace_broker_connected"] == 1
+
+
+async def test_workers_are_found_by_the_scaler_and_tell_what_they_did(stage: Stage) -> None:
+    port = free_port()
+    with_settings(stage, MetricsSettings(port))
+    stage.environment["HEADRACE_METRICS_PORT"] = "-1"
+    await stage.add_model("m", msgspec.structs.replace(QUICK, idle_timeout_s=600.0))
+    async with stage.scaler():
+        job = await stage.submit("m", echo="hello")
+        assert (await stage.result("m", job)).status is Status.SUCCEEDED
+        async with asyncio.timeout(30):
+            while not (groups := await asyncio.to_thread(targets, port)):
+                await asyncio.sleep(0.05)
+        [group] = groups
+        [status] = await list_workers(stage.connection)
+        assert group == {"targets": [status.metrics], "labels": {"worker": status.id}}
+        found = await asyncio.to_thread(read_at, status.metrics)
+
+    assert found["headrace_job_total_seconds_count"] == 1
+    assert found["headrace_broker_connected"] == 1
+
+
+def targets(port: int) -> list[object]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/targets", timeout=10) as answer:
+            return list(msgspec.json.decode(answer.read()))
+    except urllib.error.HTTPError:  # 503, before the first look
+        return []
 
 
 async def test_alerts_and_numbers_go_on_while_the_broker_takes_nothing(stage: Stage) -> None:
@@ -124,7 +155,11 @@ async def test_a_port_that_is_taken_ends_a_scaler_with_one_sentence(stage: Stage
 
 def read(port: int) -> dict[str, float]:
     """Samples of the one model there is; those of one name are added up."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    return read_at(f"127.0.0.1:{port}")
+
+
+def read_at(address: str) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):

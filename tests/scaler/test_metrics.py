@@ -14,7 +14,7 @@ from headrace_contracts.alert import WorkerColdStart
 from headrace_contracts.cost import SlotKind
 from headrace_contracts.heartbeat import ColdStart, WorkerPhase
 from headrace_contracts.names import Lane
-from headrace_contracts.settings import ScalerSettings
+from headrace_contracts.settings import MetricsSettings, ScalerSettings
 from headrace_scaler.alerting.conditions import Judged
 from headrace_scaler.metrics import COUNTERS, GAUGES, ScalerMetrics, phases_of
 from headrace_scaler.observing.spending import Spend
@@ -51,12 +51,12 @@ def busy_scaler() -> ScalerMetrics:
 
 
 async def scraped(metrics: ScalerMetrics) -> str:
-    async with serving_metrics(metrics.registry, 0) as port:
-        return await asyncio.to_thread(_get, port)
+    async with serving_metrics(metrics.registry, MetricsSettings(-1)) as address:
+        return await asyncio.to_thread(_get, address)
 
 
-def _get(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+def _get(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         return answer.read().decode()
 
 
