@@ -14,10 +14,10 @@ FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test check lint format schemas promtool bench chaos pictures clean distclean
+.PHONY: help demo up test test-compose check lint format schemas promtool bench chaos pictures clean distclean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(LOCAL) ## Draw a picture, write down speech and answer a question, through the whole system.
 	$(VENV)/bin/headrace demo
@@ -27,6 +27,9 @@ up: $(LOCAL) ## Run the whole system on this machine until Ctrl-C.
 
 test: $(DEV) ## Run every test, those with real models too.
 	$(PY) -m pytest $(ARGS)
+
+test-compose: $(DEV) ## Build the images, and run the compose stack on a Docker Engine: minutes, and gigabytes of disk.
+	$(PY) tests/compose/verdict.py $(ARGS)
 
 check: lint ## Check format, lint, types, imports and schemas, and run the fast tests.
 	$(PY) -m pytest -q -m "not models and not slow" $(ARGS)

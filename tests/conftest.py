@@ -17,3 +17,13 @@ async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     # Not synced: tests that are about power cuts start their own.
     async with NatsServer(tmp_path_factory.mktemp("nats"), sync_always=False) as server:
         yield server
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The compose stack takes minutes and an Engine: it is only run when it is asked for by its marker."""
+    if "compose" in config.getoption("markexpr"):
+        return
+    stack = [item for item in items if item.get_closest_marker("compose")]
+    if stack:
+        items[:] = [item for item in items if item not in stack]
+        config.hook.pytest_deselected(items=stack)

@@ -7,7 +7,7 @@
 
 import { jetstream, JetStreamApiError } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
-import { connect, headers } from "@nats-io/transport-node";
+import { connect, headers, nkeyAuthenticator } from "@nats-io/transport-node";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
@@ -31,8 +31,14 @@ if (inputText === undefined) {
   process.exit(2);
 }
 
-const nc = await connect({ servers: process.env.NATS_URL || "nats://127.0.0.1:4222" });
-const js = jetstream(nc);
+// With keys, as `headrace auth` makes them, these are in the role's headrace.toml; without, NATS_URL is enough.
+const { NATS_URL, NATS_NKEY, NATS_INBOX_PREFIX, NATS_JS_API_PREFIX } = process.env;
+const nc = await connect({
+  servers: NATS_URL || "nats://127.0.0.1:4222",
+  authenticator: NATS_NKEY && nkeyAuthenticator(new TextEncoder().encode((await readFile(NATS_NKEY, "utf8")).trim())),
+  inboxPrefix: NATS_INBOX_PREFIX || "_INBOX",
+});
+const js = jetstream(nc, { apiPrefix: NATS_JS_API_PREFIX || "$JS.API" });
 
 async function main() {
   const input = JSON.parse(inputText);

@@ -1,0 +1,3 @@
+#!/bin/sh
+# As the official image: the words are weed's.
+exec /usr/bin/weed "$@"
