@@ -52,6 +52,8 @@ class Permissions(msgspec.Struct, frozen=True):
     subscribe: tuple[str, ...]
     many_answers: tuple[str, ...] = ()
     """Those of `publish` that the server answers with several messages."""
+    answers: bool = False
+    """It may answer what it was asked, once, on the subject that the question names."""
 
 
 def in_tenants_account(subject: str) -> str:
@@ -163,7 +165,8 @@ def _worker(jetstream_blobs: bool) -> Permissions:
             *(f"$JS.API.STREAM.{verb}.{object_stream}" for verb in ("CREATE", "MSG.DELETE", "PURGE")),
         ]
     control = ("control.cancel.*.*.*", "control.drain.*")
-    return Permissions(tuple(publish), (f"{inbox_prefix(Role.WORKER)}.>", *control))
+    # Whoever asks a worker to drain waits for what it says.
+    return Permissions(tuple(publish), (f"{inbox_prefix(Role.WORKER)}.>", *control), answers=True)
 
 
 def _scaler() -> Permissions:

@@ -128,6 +128,7 @@ def _user(user: User, permissions: Permissions) -> str:
         "".join(f"\n                    {_quoted(subject)}" for subject in subjects)
         for subjects in (permissions.publish, permissions.subscribe)
     )
+    answers = '\n                allow_responses: {max: 1, expires: "1m"}' if permissions.answers else ""
     whose = user.role if user.tenant is None else f"{user.role} of {user.tenant}"
     return f"""\
             # {whose}
@@ -135,7 +136,7 @@ def _user(user: User, permissions: Permissions) -> str:
                 publish: {{allow: [{publish}
                 ]}}
                 subscribe: {{allow: [{subscribe}
-                ]}}
+                ]}}{answers}
             }}}}"""
 
 
