@@ -115,7 +115,11 @@ class Stack:
 
     def workers(self, model: str | None = None) -> list[str]:
         """Ids of the worker containers that run, of one model or of all."""
-        filters = [f"label=headrace.launched-by={self.project}", *([f"label=headrace.model={model}"] if model else [])]
+        filters = [
+            f"label=com.docker.compose.project={self.project}",
+            "label=headrace.worker",
+            *([f"label=headrace.model={model}"] if model else []),
+        ]
         words = [word for rule in filters for word in ("--filter", rule)]
         return self.docker("ps", "--quiet", "--no-trunc", *words).split()
 
