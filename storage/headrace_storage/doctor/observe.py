@@ -7,7 +7,7 @@ import msgspec
 from nats.js import api
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import BrokerUnavailable, InvalidSpec
+from headrace_contracts.errors import BrokerUnavailable, HeadraceError, InvalidSpec
 from headrace_contracts.names import BLOB_BUCKET, Bucket, Lane, Stream, consumer_name
 from headrace_contracts.settings import NatsSettings
 from headrace_storage.connection import Connection
@@ -16,7 +16,7 @@ from headrace_storage.doctor.monitoring import look_at_servers
 from headrace_storage.doctor.observation import ConsumerSeen, Monitoring, Observation, Sight, StreamSeen
 from headrace_storage.drift import differences
 from headrace_storage.registry import model_names
-from headrace_storage.topology import StorageLimits, consumer_config, topology_streams
+from headrace_storage.topology import StorageLimits, consumer_config, limits_there, topology_streams
 from headrace_storage.workers import list_workers
 
 # The object store's stream; its size may be chosen.
@@ -36,7 +36,7 @@ async def observe(
 ) -> Observation:
     """Everything but what has to be tried out: see `probe` for the object store and the credentials' rights."""
     seen = await observe_server(connection, settings)
-    streams = await _streams(connection, limits or StorageLimits())
+    streams = await _streams(connection, limits or await _usual_limits(connection))
     # Made when it is first opened, and not at all where blobs are in S3.
     blobs = await observe_stream(connection, _BLOBS)
     denied = {stream.name for stream in streams if stream.sight is Sight.DENIED}
@@ -118,6 +118,14 @@ async def _consumer(connection: Connection, model: str, lane: Lane) -> ConsumerS
         ack_wait_s=ack_wait_s,
         waiting=int(answer.get("num_pending", 0)),
     )
+
+
+async def _usual_limits(connection: Connection) -> StorageLimits:
+    """The usual ones, with as many copies as the queue has: on a cluster, every stream must have those."""
+    try:
+        return StorageLimits(replicas=(await limits_there(connection)).replicas)
+    except HeadraceError:  # what cannot be seen is said stream by stream
+        return StorageLimits()
 
 
 async def _streams(connection: Connection, limits: StorageLimits) -> tuple[StreamSeen, ...]:
