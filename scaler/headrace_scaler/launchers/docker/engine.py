@@ -17,6 +17,8 @@ ANSWER_DEADLINE_S = 10.0
 # Room for the log of a crash.
 _LAST_LINES = 200
 _NOT_FOUND, _CONFLICT, _UNCHANGED = 404, 409, 304
+# The client's own, for a socket that nobody answers.
+_NO_CONNECTION = 900
 
 
 class NameTakenError(Exception):
@@ -147,10 +149,12 @@ class Engine:
                     self._docker = Docker()
                 yield self._docker
         except DockerError as error:
+            if error.status == _NO_CONNECTION:
+                raise LaunchError(_unreachable(error.message)) from error
             if error.status not in (_NOT_FOUND, _CONFLICT, _UNCHANGED) or not _over(error):
                 raise LaunchError(_sentence(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise LaunchError(_unreachable(error)) from error
+            raise LaunchError(_unreachable(str(error))) from error
         except TimeoutError as error:
             raise LaunchError(f"the Docker Engine has not answered within {deadline_s:g} s") from error
 
@@ -175,7 +179,7 @@ _ADVICE: Mapping[str, str] = {
 }
 
 
-def _unreachable(error: Exception) -> str:
-    if "ermission denied" in str(error):
+def _unreachable(message: str) -> str:
+    if "ermission denied" in message:
         return "the Docker Engine's socket may not be used: run the scaler with the group of /var/run/docker.sock"
-    return f"the Docker Engine does not answer ({error}): start it, or point DOCKER_HOST at it"
+    return f"the Docker Engine does not answer ({message}): start it, or point DOCKER_HOST at it"
