@@ -14,7 +14,7 @@ FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test test-compose check lint format schemas promtool bench chaos pictures clean distclean
+.PHONY: help demo up test test-compose check lint format schemas dashboard promtool bench chaos pictures clean distclean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,7 @@ lint: $(DEV) ## Check format, lint, types, imports and schemas.
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m headrace_contracts.schema --check contracts/schemas
+	$(PY) compose/grafana/dashboard.py --check
 
 format: $(DEV) ## Format the code and fix what ruff can fix.
 	$(PY) -m ruff check --fix
@@ -47,6 +48,9 @@ format: $(DEV) ## Format the code and fix what ruff can fix.
 
 schemas: $(DEV) ## Write the JSON Schemas of all messages.
 	$(PY) -m headrace_contracts.schema contracts/schemas
+
+dashboard: $(PY) ## Write Grafana's dashboard from its panels.
+	$(PY) compose/grafana/dashboard.py
 
 promtool: $(PROMTOOL) ## Fetch Prometheus' checker of rules, with apt-get but without installing or root.
 
