@@ -77,9 +77,25 @@ def test_a_worker_may_use_what_its_template_may_and_is_told_who_it_is() -> None:
 
 def test_what_its_labels_say_is_what_was_ordered() -> None:
     labels = worker_container(TEMPLATE, ORDER, 1234.5, "", 42)["Labels"]
-    read = launched_of(labels, None)
+    read = launched_of(labels)
+    assert read is not None
     assert (read.worker, read.model, read.slot, read.need) == (ORDER.worker, ORDER.model, ORDER.slot, ORDER.need)
     assert (read.ordered_at, read.ended) == (1234.5, None)
+
+
+@pytest.mark.parametrize(
+    "strange", [{"headrace.need": "two"}, {"headrace.ordered-at": "noon"}, {"headrace.slot": None}]
+)
+def test_labels_that_are_not_as_ours_are_no_worker(strange: dict[str, str | None]) -> None:
+    labels = worker_container(TEMPLATE, ORDER, 1234.5, "", 42)["Labels"] | strange
+    assert launched_of({key: value for key, value in labels.items() if value is not None}) is None
+
+
+def test_a_worker_has_the_time_to_end_that_its_service_has() -> None:
+    template = {**TEMPLATE, "Config": {**TEMPLATE["Config"], "StopTimeout": 45, "Volumes": {"/cache": {}}}}
+    made = worker_container(template, ORDER, 1234.5, "", 42)
+    assert (made["StopTimeout"], made["Volumes"]) == (45, {"/cache": {}})
+    assert "StopTimeout" not in worker_container(TEMPLATE, ORDER, 1234.5, "", 42)
 
 
 def test_a_worker_on_cores_gets_no_gpu_and_one_on_a_gpu_only_its_own() -> None:
@@ -96,6 +112,17 @@ def test_a_worker_on_cores_gets_no_gpu_and_one_on_a_gpu_only_its_own() -> None:
 def test_the_end_of_a_grace_is_in_the_name() -> None:
     assert kill_at_of(name_of("p", "m-1")) is None
     assert kill_at_of("/" + name_until("p", "m-1", 1234.5)) == 1234.5
+
+
+@pytest.mark.parametrize("worker", ["m-ends-at-noon-01ab", "m-ends-at-7"])
+def test_a_worker_may_have_a_name_like_that(worker: str) -> None:
+    assert kill_at_of(name_of("p", worker)) is None
+    assert kill_at_of(name_until("p", worker, 1234.5)) == 1234.5
+
+
+def test_without_a_limit_it_was_the_machine_that_had_no_memory() -> None:
+    state = {"Status": "exited", "ExitCode": 137, "OOMKilled": True}
+    assert end_of(state, "", None, 0) == "SIGKILL: the machine had no memory left"
 
 
 @pytest.mark.parametrize(
@@ -179,23 +206,65 @@ async def test_a_gpu_without_a_driver_is_one_sentence_and_leaves_nothing(place: 
 
 @pytest.mark.slow
 async def test_a_worker_has_the_limits_of_its_own_template(place: DockerPlace) -> None:
-    place.template("limited", "--memory", "64m")
+    place.template("limited", "--memory", "64m", "--stop-timeout", "45")
     async with place.launcher() as launcher:
         order = msgspec.structs.replace(place.order(), model="limited")
         await launcher.start(order)
-        assert docker("inspect", "--format", "{{.HostConfig.Memory}}", place.container(order.worker)) == str(64 << 20)
+        said = docker(
+            "inspect", "--format", "{{.HostConfig.Memory}} {{.Config.StopTimeout}}", place.container(order.worker)
+        )
+        assert said == f"{64 << 20} 45"
         assert f"worker --model limited --id {order.worker} --slot cpu" in place.log(order.worker)
 
 
 @pytest.mark.slow
-async def test_an_engine_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    launcher = DockerLauncher(ScalerSettings(gpus=False), {"COMPOSE_PROJECT_NAME": "p"}, SystemClock())
-    async with launcher:
-        with pytest.raises(
-            LaunchError, match=r"the Docker Engine does not answer .*: start it, or point DOCKER_HOST at it"
-        ):
-            await launcher.running()
+async def test_a_container_of_compose_run_is_no_template(place: DockerPlace) -> None:
+    one_off = place.template("m", "--label", "com.docker.compose.oneoff=True", "--memory", "64m")
+    async with place.launcher() as launcher:
+        order = place.order()
+        await launcher.start(order)
+        assert docker("inspect", "--format", "{{.HostConfig.Memory}}", place.container(order.worker)) == "0", one_off
+
+
+@pytest.mark.slow
+async def test_looking_at_a_container_while_it_is_removed_is_no_trouble(place: DockerPlace) -> None:
+    """The Engine lists it for a moment, and refuses to show its log."""
+    async with place.launcher() as launcher:
+        for _ in range(8):
+            order = place.failing_order()
+            await launcher.start(order)
+            await ended(launcher, order.worker)
+            removing = asyncio.create_task(launcher._engine.remove(place.container(order.worker)))
+            while not removing.done():
+                launcher._ends.clear()  # as a scaler that has just begun
+                await launcher.running()
+            await removing
+
+
+@pytest.mark.slow
+async def test_a_container_that_only_looks_like_a_worker_is_left_alone(place: DockerPlace) -> None:
+    place.template("m", "--label", "headrace.worker=by-hand")
+    async with place.launcher() as launcher:
+        order = place.order()
+        await launcher.start(order)
+        assert [each.worker for each in await launcher.running()] == [order.worker]
+
+
+@pytest.mark.slow
+async def test_the_engine_ends_a_grace_though_no_scaler_is_left(place: DockerPlace) -> None:
+    order = place.order()
+    async with place.launcher() as launcher:
+        await launcher.start(order)
+        place.log(order.worker)
+        place.hang(order.worker)
+        await launcher.stop(order.worker, 1.0)
+        # Ours, and that of the Engine's stop: it has begun.
+        async with asyncio.timeout(60):
+            while place.signals(order.worker) < 2:
+                await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while place.processes():
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.slow

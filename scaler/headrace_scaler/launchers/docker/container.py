@@ -5,6 +5,7 @@ there once. A worker's container keeps the labels of compose, so that `docker co
 another one of that service.
 """
 
+import re
 import signal
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,11 +21,15 @@ PROJECT: Final = "com.docker.compose.project"
 _NUMBER: Final = "com.docker.compose.container-number"
 _SLOT: Final = "headrace.slot"
 _NEED: Final = "headrace.need"
-ORDERED_AT: Final = "headrace.ordered-at"
+_ORDERED_AT: Final = "headrace.ordered-at"
 
 # A name can be changed, a label cannot: so the next scaler sees when a grace is over that this one has given.
 _KILL_AT: Final = "-ends-at-"
+# With its point, no worker's id ends like this.
+_TOLD: Final = re.compile(rf"{_KILL_AT}(\d+\.\d{{3}})$")
 
+# Without its StopTimeout, an Engine that ends would kill a worker after 10 s.
+_COPIED_IF_SET: Final = ("StopSignal", "StopTimeout", "Healthcheck", "Volumes")
 # Of the template's own life, not of what it may use.
 _NOT_COPIED: Final = ("ContainerIDFile", "PortBindings", "AutoRemove", "Links")
 
@@ -43,8 +48,8 @@ def name_until(project: str, worker: str, kill_at: float) -> str:
 
 def kill_at_of(name: str) -> float | None:
     """When the grace of a container is over, by its name; None if it was not told to end."""
-    _, told, at = name.rpartition(_KILL_AT)
-    return float(at) if told else None
+    told = _TOLD.search(name)
+    return float(told[1]) if told else None
 
 
 def worker_container(template: Json, order: Order, ordered_at: float, devices: str, number: int) -> Json:
@@ -69,14 +74,14 @@ def worker_container(template: Json, order: Order, ordered_at: float, devices: s
         "Env": [*environment, *(f"{key}={value}" for key, value in changed.items())],
         "User": config.get("User", ""),
         "WorkingDir": config.get("WorkingDir", ""),
-        "StopSignal": config.get("StopSignal", "SIGTERM"),
+        **{key: config[key] for key in _COPIED_IF_SET if config.get(key) is not None},
         "Labels": {
             **(config.get("Labels") or {}),
             MODEL: order.model,
             WORKER: order.worker,
             _SLOT: order.slot,
             _NEED: msgspec.json.encode(order.need).decode(),
-            ORDERED_AT: f"{ordered_at:.6f}",
+            _ORDERED_AT: f"{ordered_at:.6f}",
             _NUMBER: str(number),
         },
         "HostConfig": {
@@ -94,16 +99,18 @@ def other_networks(template: Json) -> list[str]:
     return list(template["NetworkSettings"]["Networks"])[1:]
 
 
-def launched_of(labels: Mapping[str, str], ended: str | None) -> Launched:
-    """A worker as its container's labels have it."""
-    return Launched(
-        worker=labels[WORKER],
-        model=labels[MODEL],
-        slot=labels[_SLOT],
-        need=msgspec.json.decode(labels[_NEED], type=Need),
-        ordered_at=float(labels[ORDERED_AT]),
-        ended=ended,
-    )
+def launched_of(labels: Mapping[str, str]) -> Launched | None:
+    """A worker as its container's labels have it, as if it ran; None if they are not as ours are."""
+    try:
+        return Launched(
+            worker=labels[WORKER],
+            model=labels[MODEL],
+            slot=labels[_SLOT],
+            need=msgspec.json.decode(labels[_NEED], type=Need),
+            ordered_at=float(labels[_ORDERED_AT]),
+        )
+    except (KeyError, ValueError, msgspec.MsgspecError):
+        return None
 
 
 def end_of(state: Json, last_words: str, kill_at: float | None, memory_bytes: int) -> str:
@@ -119,6 +126,8 @@ def end_of(state: Json, last_words: str, kill_at: float | None, memory_bytes: in
     if state["Status"] == "created":
         return f"was never started: {state.get('Error') or 'the scaler ended before'}"
     if state.get("OOMKilled"):
+        if not memory_bytes:
+            return "SIGKILL: the machine had no memory left"
         return f"SIGKILL: it needed more than the {memory_bytes >> 20} MiB of its service's mem_limit"
     if code > 128 and code - 128 in {int(number) for number in signal.Signals}:
         name = signal.Signals(code - 128).name

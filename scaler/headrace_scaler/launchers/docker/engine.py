@@ -14,9 +14,10 @@ from headrace_scaler.launchers.port import LaunchError
 
 # The Engine answers within milliseconds; with a full disk or a frozen containerd it may not answer at all.
 ANSWER_DEADLINE_S = 10.0
+_ONE_OFF = "com.docker.compose.oneoff"
 # Room for the log of a crash.
 _LAST_LINES = 200
-_NOT_FOUND, _CONFLICT, _UNCHANGED = 404, 409, 304
+_NOT_FOUND, _CONFLICT = 404, 409
 # The client's own, for a socket that nobody answers.
 _NO_CONNECTION = 900
 
@@ -26,9 +27,14 @@ class NameTakenError(Exception):
 
 
 class Engine:
-    """The containers of one compose project on one Engine, found by DOCKER_HOST or the usual socket."""
+    """The containers of one compose project on one Engine, found by DOCKER_HOST or the usual socket.
 
-    def __init__(self) -> None:
+    Args:
+        deadline_s: of one answer.
+    """
+
+    def __init__(self, deadline_s: float = ANSWER_DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
         self._docker: Docker | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,7 +78,9 @@ class Engine:
         """
         listed = await self._listed([f"{PROJECT}={project}", f"{MODEL}={model}"])
         for one in listed:
-            if WORKER not in one["Labels"] and (found := await self.inspect(one["Id"])) is not None:
+            # Those of `docker compose run` have the label too, and what their command line changed.
+            copied = WORKER in one["Labels"] or one["Labels"].get(_ONE_OFF) == "True"
+            if not copied and (found := await self.inspect(one["Id"])) is not None:
                 return found
         raise LaunchError(
             f"the compose project {project} has no service for model {model}: add one with the label "
@@ -106,30 +114,31 @@ class Engine:
 
     async def rename(self, container: str, name: str) -> None:
         """Give it another name."""
-        async with self._asked() as docker:
+        async with self._asked(over=True) as docker:
             await docker.containers.container(container).rename(name)
 
     async def stop(self, container: str, grace_s: float) -> None:
         """SIGTERM, and SIGKILL after a grace, which the Engine keeps by itself, also if nobody waits for the answer."""
-        async with self._asked(ANSWER_DEADLINE_S + grace_s) as docker:
+        async with self._asked(grace_s, over=True) as docker:
             # It takes whole seconds.
             await docker.containers.container(container).stop(t=math.ceil(grace_s), timeout=None)
 
     async def terminate(self, container: str) -> None:
         """SIGTERM, and nothing more."""
-        async with self._asked() as docker:
+        async with self._asked(over=True) as docker:
             await docker.containers.container(container).kill(signal="SIGTERM")
 
     async def remove(self, container: str) -> None:
         """Remove one that does not run."""
-        async with self._asked() as docker:
+        async with self._asked(over=True) as docker:
             await docker.containers.container(container).delete(v=True)
 
     async def last_lines(self, container: str) -> str:
-        """The end of its log."""
-        async with self._asked() as docker:
+        """The end of its log; empty if it is not there."""
+        lines: list[str] = []
+        async with self._asked(over=True) as docker:
             lines = await docker.containers.container(container).log(stdout=True, stderr=True, tail=_LAST_LINES)
-            return "".join(lines)
+        return "".join(lines)
 
     async def _listed(self, labels: list[str]) -> list[Json]:
         async with self._asked() as docker:
@@ -137,31 +146,46 @@ class Engine:
             return [dict(one._container) for one in found]
 
     @contextlib.asynccontextmanager
-    async def _asked(self, deadline_s: float = ANSWER_DEADLINE_S) -> AsyncIterator[Docker]:
+    async def _asked(self, more_s: float = 0.0, *, over: bool = False) -> AsyncIterator[Docker]:
         """The client, for one question.
+
+        Args:
+            more_s: what the answer may take beyond the deadline of any.
+            over: no refusal if it is so already, as for a container that is gone.
 
         Raises:
             LaunchError: no answer, or a refusal.
         """
+        deadline_s = self._deadline_s + more_s
         try:
             async with asyncio.timeout(deadline_s):
-                if self._docker is None:
-                    self._docker = Docker()
-                yield self._docker
+                yield self._client()
         except DockerError as error:
             if error.status == _NO_CONNECTION:
                 raise LaunchError(_unreachable(error.message)) from error
-            if error.status not in (_NOT_FOUND, _CONFLICT, _UNCHANGED) or not _over(error):
+            if not (over and _over(error)):
                 raise LaunchError(_sentence(error)) from error
+        # Before OSError, which it is one of.
+        except TimeoutError as error:
+            raise LaunchError(
+                f"the Docker Engine has not answered within {deadline_s:g} s: restart it, if `docker ps` hangs too"
+            ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise LaunchError(_unreachable(str(error))) from error
-        except TimeoutError as error:
-            raise LaunchError(f"the Docker Engine has not answered within {deadline_s:g} s") from error
+
+    def _client(self) -> Docker:
+        if self._docker is None:
+            try:
+                self._docker = Docker()
+            except AssertionError as error:  # the client's way to say so
+                raise LaunchError(_unreachable("there is no socket /var/run/docker.sock")) from error
+        return self._docker
 
 
 def _over(error: DockerError) -> bool:
-    """Whether what was asked for is so already: a container that is gone, or does not run."""
-    return error.status == _UNCHANGED or "No such container" in error.message or "is not running" in error.message
+    """Whether what was asked for is so already: a container that is gone, or about to be, or does not run."""
+    said = ("No such container", "is not running", "is already in progress", "marked for removal")
+    return error.status in (_NOT_FOUND, _CONFLICT) and any(words in error.message for words in said)
 
 
 def _sentence(error: DockerError) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Self
 
+import msgspec
 import structlog
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.names import is_token
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.launchers.docker.container import (
-    ORDERED_AT,
     WORKER,
     Json,
     end_of,
@@ -69,6 +69,8 @@ class DockerLauncher:
         """How containers ended, by their ids: it costs two questions, and never changes."""
         self._stopping: set[str] = set()
         """Containers whose end we wait for."""
+        self._strange: set[str] = set()
+        """Names of containers that only look like a worker's."""
         self._ordering = asyncio.Lock()
         self._log = structlog.get_logger()
 
@@ -96,7 +98,13 @@ class DockerLauncher:
         listed = await self._engine.workers(project)
         # What was made before the question is in the answer, or gone.
         self._started = {worker: each for worker, each in self._started.items() if worker not in before}
-        found = {one["Labels"][WORKER]: launched_of(one["Labels"], await self._end(one)) for one in listed}
+        found = {}
+        for one in listed:
+            if (launched := launched_of(one["Labels"])) is None:
+                self._say_strange(_name(one))
+                continue
+            ended = await self._end(one, launched.ordered_at)
+            found[launched.worker] = msgspec.structs.replace(launched, ended=ended)
         return tuple({**self._started, **self._starting, **found}.values())
 
     async def start(self, order: Order) -> None:
@@ -168,7 +176,15 @@ class DockerLauncher:
         finally:
             del self._starting[order.worker]
 
-    async def _end(self, listed: Json) -> str | None:
+    def _say_strange(self, container: str) -> None:
+        """Once: it may stay for long."""
+        if container not in self._strange:
+            self._strange.add(container)
+            self._log.warning(
+                "a container has the label of a worker, and no others of ours: left alone", name=container
+            )
+
+    async def _end(self, listed: Json, ordered_at: float) -> str | None:
         """How a container ended; None while it runs, or is about to."""
         container, name = listed["Id"], _name(listed)
         if listed["State"] in ("running", "restarting", "paused"):
@@ -176,7 +192,6 @@ class DockerLauncher:
                 # The scaler that told it to end did not live to see it, and maybe not to say so.
                 self._end_by(container, kill_at)
             return None
-        ordered_at = float(listed["Labels"][ORDERED_AT])
         if listed["State"] == "created" and self._clock.now().timestamp() - ordered_at < START_DEADLINE_S:
             return None
         if container not in self._ends:
