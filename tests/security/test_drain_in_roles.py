@@ -18,6 +18,8 @@ async def test_the_scaler_hears_what_a_worker_says_to_a_drain(secured: SecuredBr
         Connection(secured.settings(Role.WORKER).nats) as worker,
         Connection(secured.settings(Role.SCALER).nats) as scaler,
     ):
-        await listen_for_drain(worker, "w-1", lambda _request: DrainReply(draining=True, jobs=3))
         async with asyncio.timeout(30):
-            assert await ask_to_drain(scaler, "w-1", DrainRequest()) == DrainReply(draining=True, jobs=3)
+            # Often: a listener of whom the server does not know yet is missed once in a hundred times.
+            for worker_id in (f"w-{number}" for number in range(300)):
+                await listen_for_drain(worker, worker_id, lambda _request: DrainReply(draining=True, jobs=3))
+                assert await ask_to_drain(scaler, worker_id, DrainRequest()) == DrainReply(draining=True, jobs=3)
