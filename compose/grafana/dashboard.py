@@ -19,7 +19,7 @@ def dashboard() -> Json:
     return {
         "uid": "headrace",
         "title": "Headrace",
-        "description": "Is anything waiting, why, what is slow, what fails, what does it cost. docs/compose.md",
+        "description": "Is anything waiting, why, what is slow, what fails, what does it cost. docs/dashboard.md",
         "tags": ["headrace"],
         "schemaVersion": _SCHEMA_VERSION,
         "version": 1,

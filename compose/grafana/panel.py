@@ -45,6 +45,7 @@ class Panel:
         colours: of single lines, by legend.
         names: text in place of a value.
         stacked: areas on top of each other.
+        logarithmic: for what spans milliseconds and minutes.
         most: the end of the axis.
         empty: said where there is no row, and nothing is wrong with that.
         columns: of a table, label to heading; all others are hidden.
@@ -59,6 +60,7 @@ class Panel:
     colours: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     stacked: bool = False
+    logarithmic: bool = False
     decimals: int | None = None
     most: float | None = None
     empty: str = ""
@@ -107,7 +109,7 @@ def _defaults(panel: Panel) -> Json:
         else [],
         "noValue": panel.empty or "no data",
     }
-    if panel.kind in ("timeseries", "bargauge"):
+    if panel.kind in ("timeseries", "bargauge") and not panel.logarithmic:
         defaults["min"] = 0
     if panel.most is not None:
         defaults["max"] = panel.most
@@ -116,7 +118,8 @@ def _defaults(panel: Panel) -> Json:
     if panel.kind == "timeseries":
         defaults["custom"] = {
             "lineWidth": 0 if panel.stacked else 1,
-            "fillOpacity": 70 if panel.stacked else 8,
+            "fillOpacity": 70 if panel.stacked else 0 if panel.logarithmic else 8,
+            "scaleDistribution": {"type": "log", "log": 10} if panel.logarithmic else {"type": "linear"},
             "showPoints": "never",
             "spanNulls": False,
             "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},

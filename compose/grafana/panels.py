@@ -20,9 +20,18 @@ _RESULTS: Final = f"rate(headrace_results_total{_JOBS}[$__rate_interval])"
 _COST: Final = f"sum by (model) (rate(headrace_worker_cost_total{_MODEL}[$__rate_interval])) * 3600"
 _TIME: Final = f"rate(headrace_worker_seconds_total{_MODEL}[$__rate_interval])"
 
+# A model has one colour everywhere: the one here, or else one that follows from its name, which may be a dark one.
+MODELS: Final = {
+    "tiny-shapes": "#6ed0e0",
+    "whisper-tiny-en": "semi-dark-orange",
+    "smollm2-135m": "light-purple",
+}
 _STATUSES: Final = {"succeeded": GREEN, "failed": RED, "expired": ORANGE, "canceled": GREY}
 _PHASES: Final = {"busy": GREEN, "idle": BLUE, "starting": YELLOW, "draining": GREY, "unhealthy": RED}
 _STATES: Final = {"ready": GREEN, "loading": YELLOW, "recovering": ORANGE, "unhealthy": RED}
+
+# A worker that ends cannot be read for the seconds until it is no target any more: that is as it should be.
+_UNREAD: Final = "up == 0 and max_over_time(up[30s]) == 0 and up offset 30s == 0"
 
 _NO_LEADER: Final = "no scaler leads"
 
@@ -104,23 +113,23 @@ AT_A_GLANCE: Final = (
     ),
     Panel(
         "Scrapes failing",
-        "Processes that Prometheus knows of and cannot read. A worker that was stopped is gone within seconds; one "
-        "that stays hangs, or its metrics port cannot be reached.",
+        "Processes that Prometheus has not been able to read for 30 s. A worker that was stopped is gone within "
+        "seconds; one that stays hangs, or its metrics port cannot be reached.",
         "short",
-        (Query("count(up == 0) or vector(0)", "down"),),
+        (Query(f"count({_UNREAD}) or vector(0)", "not read"),),
         "stat",
         steps=((None, GREEN), (1, RED)),
         empty="Prometheus reads nothing",
     ),
     Panel(
         "Broker",
-        "Whether every process has a connection to the broker. LOST: at least one has none; it reconnects by itself, "
-        "`headrace doctor` says what the broker lacks.",
+        "Whether every process has a connection to the broker, and it stores. FAILS: processes reconnect by "
+        "themselves, `headrace doctor` says what the broker lacks.",
         "short",
-        (Query("min(headrace_broker_connected)", "connected"),),
+        (Query("min(headrace_broker_connected) * (min(headrace_broker_healthy) or vector(1))", "healthy"),),
         "stat",
         steps=((None, RED), (1, GREEN)),
-        names={"0": "LOST", "1": "connected"},
+        names={"0": "FAILS", "1": "healthy"},
         empty="nothing runs",
     ),
 )
@@ -131,6 +140,7 @@ WAITING: Final = (
         "The backlog. A saw tooth is work that comes in batches; a line that only rises needs more workers.",
         "short",
         (Query(_WAITING, "{{model}}"),),
+        colours=MODELS,
         empty=_NO_LEADER,
     ),
     Panel(
@@ -142,7 +152,7 @@ WAITING: Final = (
             Query(_OLDEST, "{{model}}"),
             Query("max(headrace_alert_oldest_age_seconds)", "alert", dashed=True),
         ),
-        colours={"alert": RED},
+        colours={**MODELS, "alert": RED},
         empty=_NO_LEADER,
     ),
     Panel(
@@ -180,6 +190,8 @@ SLOW: Final = (
         "busy: too few of them.",
         "s",
         _p99_and_p50("job_queue"),
+        colours=MODELS,
+        logarithmic=True,
         empty="no job ended",
     ),
     Panel(
@@ -188,6 +200,8 @@ SLOW: Final = (
         "core.",
         "s",
         _p99_and_p50("job_run"),
+        colours=MODELS,
+        logarithmic=True,
         empty="no job succeeded",
     ),
     Panel(
@@ -196,6 +210,8 @@ SLOW: Final = (
         "inputs, and the store.",
         "s",
         _p99_and_p50("job_total"),
+        colours=MODELS,
+        logarithmic=True,
         empty="no job ended",
     ),
     Panel(
@@ -220,7 +236,7 @@ FAILING: Final = (
     Panel(
         "Jobs that ended, per second",
         "By status. Expired: their `ttl_s` was over before a worker had time for them.",
-        "ops",
+        "suffix: / s",
         (Query(f"sum by (status) ({_RESULTS}) > 0", "{{status}}"),),
         colours=_STATUSES,
         stacked=True,
@@ -237,6 +253,7 @@ FAILING: Final = (
                 "{{code}}",
             ),
             Query(f"sum by (code) (increase(headrace_retries_total{_MODEL}[$__range])) >= 0.5", "{{code}}, retried"),
+            Query("max(headrace_dead_letters) > 0", "dead letters kept"),
         ),
         "bargauge",
         steps=((None, ORANGE),),
@@ -246,17 +263,17 @@ FAILING: Final = (
     Panel(
         "Engines by state",
         "Of all workers. Recovering: the process died and is started again. Unhealthy: it cannot be started, and its "
-        "worker takes no jobs of the model.",
+        "worker takes no jobs of the model. Dashed: workers that ended before they were ready.",
         "short",
         (
             Query(f"sum by (state) (headrace_engine_state{_MODEL})", "{{state}}"),
             Query(
                 f"sum(increase(headrace_worker_failed_starts_total{_MODEL}[$__rate_interval]))",
-                "workers that failed to start",
+                "failed starts",
                 dashed=True,
             ),
         ),
-        colours={**_STATES, "workers that failed to start": RED},
+        colours={**_STATES, "failed starts": RED},
         stacked=True,
         decimals=0,
         empty="no worker runs",
@@ -278,6 +295,7 @@ COST_AND_MACHINE: Final = (
         "What a model's workers cost, starting and idle ones too. Without prices in the settings it is 0.",
         "suffix: / h",
         (Query(_COST, "{{model}}"),),
+        colours=MODELS,
         empty=_NO_LEADER,
     ),
     Panel(
@@ -291,9 +309,10 @@ COST_AND_MACHINE: Final = (
         empty="no worker runs",
     ),
     Panel(
-        "Cores and GPUs in use",
+        "Cores, GPUs and storage in use",
         "Cores and GPU memory that workers were given, and what GPUs say of themselves. All cores given while jobs "
-        "wait: add a machine. GPU memory used far above given: another program is on it.",
+        "wait: add a machine. GPU memory used far above given: another program is on it. Storage near 100%: the "
+        "broker refuses jobs, see 'Full, failing, gone' in docs/operations.md.",
         "percentunit",
         (
             Query("1 - max by (slot) (headrace_slot_free_cores / headrace_slot_cores)", "cores given"),
@@ -307,6 +326,8 @@ COST_AND_MACHINE: Final = (
                 "max by (gpu) (headrace_gpu_memory_used_bytes) / max by (gpu) (headrace_gpu_memory_total_bytes)",
                 "{{gpu}} memory used",
             ),
+            Query("max(headrace_broker_storage_bytes / headrace_broker_storage_limit_bytes)", "broker's storage"),
+            Query("max by (stream) (headrace_stream_bytes / headrace_stream_limit_bytes) > 0.5", "stream {{stream}}"),
         ),
         most=1,
         empty=_NO_LEADER,
@@ -320,6 +341,7 @@ COST_AND_MACHINE: Final = (
             Query('sum by (job) (process_resident_memory_bytes{job=~"headrace.*"})', "{{job}}"),
             Query("max(headrace_zygote_memory_bytes)", "zygote"),
         ),
+        colours={"headrace-worker": BLUE, "headrace-scaler": YELLOW, "zygote": GREY},
         empty="nothing runs",
     ),
 )

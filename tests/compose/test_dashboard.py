@@ -1,86 +1,159 @@
-"""The dashboard as Grafana gets it: on one screen, and only of metrics that there are."""
+"""The dashboard: on one screen, with queries that our own metrics answer."""
 
+import itertools
 import json
+import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
 import yaml
-from prometheus_client import generate_latest
-from test_metrics import busy_scaler
-
-from headrace_contracts.heartbeat import EngineState
-from headrace_scaler.metrics import COUNTERS, GAUGES
-from headrace_workers.metrics import WorkerMetrics
+from dashboard_feed import Feed
+from prometheus_server import needs_prometheus, scraping
 
 GRAFANA = Path(__file__).parents[2] / "compose" / "grafana"
-DASHBOARD = json.loads((GRAFANA / "dashboards" / "headrace.json").read_text(encoding="utf-8"))
+DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards" / "headrace.json").read_text(encoding="utf-8"))
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
-# 1,080 pixels, without the browser's and Grafana's own bars, in steps of the grid.
-MOST_ROWS = 26
-# Of Prometheus itself.
-OWN = {"up", "ALERTS", "time"}
-_VARIABLE = {"$__rate_interval": "1m", "$__range": "15m", "$__interval": "15s"}
+TARGETS = [(panel, target) for panel in PANELS for target in panel["targets"]]
+TARGET_IDS = [f"{panel['title']} {target['refId']}" for panel, target in TARGETS]
+
+# A row of Grafana's grid is 30 pixels high, and 8 are between two; bars above take 88 of 1080.
+COLUMNS, MOST_ROWS = 24, (1080 - 88) // 38
+CORE = {"stat", "timeseries", "table", "bargauge", "heatmap", "alertlist"}
+OF_PROMETHEUS = {"up", "ALERTS"}
+# The scaler is to export these and does not yet: until then their lines are absent from panels that have others.
+AWAITED = {
+    "headrace_dead_letters",
+    "headrace_stream_bytes",
+    "headrace_stream_limit_bytes",
+    "headrace_broker_storage_bytes",
+    "headrace_broker_storage_limit_bytes",
+    "headrace_broker_healthy",
+}
+# What has no line in a system that is well.
+NO_LINE_NEEDED = AWAITED - {"headrace_broker_healthy"}
+# One that fires at once, with the labels of ours.
+RULES = "groups: [{name: test, rules: [{alert: Headrace, expr: headrace_blocked == 1, labels: {severity: warning}}]}]"
 
 
-def expressions() -> list[tuple[str, str]]:
-    return [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
-
-
-def plain(expr: str) -> str:
-    """As Prometheus gets it."""
-    for name, value in _VARIABLE.items():
+def chosen(expr: str) -> str:
+    """As Grafana sends it with the feed's model chosen: `.*` would match a label that does not exist."""
+    values = {"$__rate_interval": "1m", "$__range": "15m", "$model": "m", "$lane": "high|normal|low"}
+    for name, value in values.items():
         expr = expr.replace(name, value)
-    return expr.replace("$model", ".*").replace("$lane", ".*")
+    assert "$" not in re.sub(r'"[^"]*"', "", expr), f"nobody fills in a variable of {expr}"
+    return expr
 
 
-def exported() -> set[str]:
-    worker = WorkerMetrics()
-    worker.serves("m", lambda: EngineState.READY)
-    text = generate_latest(busy_scaler().registry) + generate_latest(worker.registry)
-    shown = set(re.findall(r"^([a-z_]+)", text.decode(), re.MULTILINE))
-    described = set(re.findall(r"^# TYPE ([a-z_]+) histogram", text.decode(), re.MULTILINE))
-    buckets = {f"{name}_{end}" for name in described for end in ("bucket", "sum", "count")}
-    # Of machines with a GPU, of a scaler with a warm parent, and of jobs that have not come yet.
-    rare = set(GAUGES) | {f"{name}_total" for name in COUNTERS}
-    gpu = {f"headrace_gpu_{what}" for what in ("utilization_ratio", "memory_used_bytes", "memory_total_bytes")}
-    return shown | buckets | rare | gpu | OWN
+def names_in(expr: str) -> set[str]:
+    names: set[str] = set()
+
+    def visit(node: object) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            assert node.name, f"a selector without a name in {expr}"
+            names.add(node.name)
+
+    promql_parser.walk(promql_parser.parse(chosen(expr)), visit)
+    return names
 
 
-@pytest.mark.parametrize(("title", "expr"), expressions())
-def test_a_query_is_promql_of_metrics_that_there_are(title: str, expr: str) -> None:
-    promql_parser.parse(plain(expr))
-    named = set(re.findall(r"\bheadrace_[a-z_]+", expr))
-    assert named <= exported(), f"{title}: nobody shows {named - exported()}"
+def test_the_file_is_what_its_source_says() -> None:
+    command = [sys.executable, GRAFANA / "dashboard.py", "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert checked.returncode == 0, checked.stderr
 
 
-def test_every_panel_says_what_it_tells_and_in_which_unit() -> None:
-    assert len(PANELS) > 10
-    for panel in PANELS:
-        assert panel["title"], panel["id"]
-        assert len(panel["description"]) > 20, panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_every_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert len(panel["description"]) > 40
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["fieldConfig"]["defaults"]["noValue"]
+    assert panel["type"] in CORE
+    assert panel["targets"]
+
+
+def test_panels_are_told_apart() -> None:
     assert len({panel["id"] for panel in PANELS}) == len({panel["title"] for panel in PANELS}) == len(PANELS)
 
 
-def test_panels_fill_one_screen_and_do_not_overlap() -> None:
+def test_panels_fit_one_screen_and_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in PANELS:
         place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
+        cells = set(
+            itertools.product(range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"]))
+        )
         assert not cells & taken, panel["title"]
         taken |= cells
-    assert {x for x, _ in taken} == set(range(24))
-    assert max(y for _, y in taken) < MOST_ROWS
+    rows = max(y for _, y in taken) + 1
+    assert rows <= MOST_ROWS
+    # No holes either.
+    assert taken == set(itertools.product(range(COLUMNS), range(rows)))
 
 
-def test_its_data_is_that_of_the_source_which_is_provisioned() -> None:
-    source = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text(encoding="utf-8"))
-    [uid] = [each["uid"] for each in source["datasources"]]
-    assert {panel["datasource"]["uid"] for panel in PANELS} == {uid}
+def test_grafana_finds_the_data_and_the_dashboard() -> None:
+    provisioning = GRAFANA / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "headrace.yml").read_text())["providers"]
+    compose = yaml.safe_load((GRAFANA.parent / "docker-compose.yml").read_text())["services"]["grafana"]
+    used = [each["datasource"] for each in (*PANELS, *DASHBOARD["templating"]["list"])]
+    used += [target["datasource"] for _, target in TARGETS]
+
+    assert all(one == {"type": source["type"], "uid": source["uid"]} for one in used)
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in compose["volumes"]
+    assert DASHBOARD["uid"] == "headrace"
+
+
+@pytest.mark.parametrize(("panel", "target"), TARGETS, ids=TARGET_IDS)
+def test_every_query_asks_for_what_we_export(panel: dict[str, Any], target: dict[str, Any]) -> None:
+    names = names_in(target["expr"])
+
+    assert names
+    assert names - OF_PROMETHEUS - AWAITED <= Feed().names()
+
+
+def test_a_metric_that_is_exported_is_no_longer_awaited() -> None:
+    assert not AWAITED & Feed().names()
+
+
+def test_choices_are_of_labels_that_there_are() -> None:
+    variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
+    assert set(variables) == {"model", "lane"}
+    used = "".join(target["expr"] for _, target in TARGETS)
+    for name, variable in variables.items():
+        assert f'=~"${name}' in used
+        assert variable["multi"]
+        assert variable["includeAll"]
+        asked = re.fullmatch(rf"label_values\((\w+), {name}\)", variable["query"]["query"])
+        assert asked is not None
+        assert asked[1] in Feed().names()
+
+
+@needs_prometheus
+async def test_a_real_prometheus_answers_every_query(tmp_path: Path) -> None:
+    feed = Feed()
+    async with feed.serving() as (scaler, *workers):
+        jobs = {"headrace-scaler": [scaler], "headrace-worker": workers}
+        async with scraping(jobs, RULES, tmp_path) as prometheus:
+            counted = 'headrace_results_total{lane="normal",status="succeeded"}'
+            await prometheus.until_found(f"{counted} == 3")
+            await prometheus.until_found("headrace_worker_jobs_total == 1")
+            feed.go_on()
+            await prometheus.until_found(f"{counted} == 6")
+            await prometheus.until_found("headrace_worker_cost_total == 2")
+            await prometheus.until_found("ALERTS")
+
+            empty = []
+            for name, (_, target) in zip(TARGET_IDS, TARGETS, strict=True):
+                found = await prometheus.ask(chosen(target["expr"]))
+                known = any(math.isfinite(float(line["value"][1])) for line in found)
+                if not known and not names_in(target["expr"]) & NO_LINE_NEEDED:
+                    empty.append(name)
+                for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+                    assert all(label in line["metric"] for line in found), f"{name} has no {label}"
+            assert empty == []
