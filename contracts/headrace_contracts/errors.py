@@ -18,6 +18,7 @@
     │   ├── BrokerForbidden      the role we connected with may not do this
     │   └── BrokerStorageFailing it answers, and stores nothing: its disk is full or broken
     ├── TopologyDrift            a stream or consumer exists with other settings than ours
+    ├── BrokerTooSmall           there is no room on the broker for a stream of ours
     ├── UnsafeBroker             the broker could lose or drop accepted jobs
     ├── NoDeadLetter             no dead letter of this id
     ├── ResultTimeout            no result arrived in the time the caller gave
@@ -35,7 +36,7 @@ Every error builds its own sentence: what was wrong, where, and what to do.
 
 from enum import StrEnum
 
-import msgspec
+from headrace_contracts.fill import Fill, FullLimit
 
 
 class Fault(StrEnum):
@@ -179,24 +180,6 @@ class JobConflict(HeadraceError):
         super().__init__(f"job id {job_id!r} already belongs to another job: choose another id, or none")
 
 
-class FullLimit(StrEnum):
-    """The limit of a stream that a message met; the values are the server's names for them."""
-
-    MESSAGES = "max_msgs"
-    BYTES = "max_bytes"
-    MESSAGES_PER_SUBJECT = "max_msgs_per_subject"
-    UNKNOWN = "unknown"
-
-
-class Fill(msgspec.Struct, frozen=True):
-    """How full a stream is at the limit that was met: messages or bytes, as the limit says."""
-
-    stream: str
-    limit: FullLimit
-    used: int
-    allowed: int
-
-
 class QueueFull(HeadraceError):
     """The broker refused a message because its stream is at a limit; nothing was lost, try again later.
 
@@ -313,6 +296,19 @@ class TopologyDrift(HeadraceError):
         super().__init__(
             f"{what} exists with other settings: {'; '.join(differences)}. "
             "Change it to these values, or remove it when it is empty and let Headrace create it"
+        )
+
+
+class BrokerTooSmall(HeadraceError):
+    """A stream may grow to more than the broker, or our account, has room for: it was not made."""
+
+    def __init__(self, what: str, size_bytes: int, reason: str) -> None:
+        self.what = what
+        self.size_bytes = size_bytes
+        super().__init__(
+            f"the broker has no room for {what}, which may grow to {size_bytes >> 20} MiB ({reason}): raise "
+            "`max_file_store` (or `max_memory_store`) of the server or the limit of the account, or free its disk: "
+            "the usual limit is a share of what is free when the server starts"
         )
 
 

@@ -1,7 +1,7 @@
 """What Prometheus may know of the scaler: every name, its meaning and its labels; values as they were seen last.
 
 Gauges are read from the last look as a whole, so that a model, a slot or an alert that is gone leaves no number behind.
-Only the leader has them: a scaler that waits for the lease shows that it is there, and nothing that may be old.
+Only the leader has them: a scaler that waits for the lease shows that it is there and how it sees the broker.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +16,7 @@ from headrace_contracts.cost import SlotKind
 from headrace_contracts.heartbeat import ColdStart, WorkerPhase
 from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Judged, most_workers
+from headrace_scaler.broker_metrics import BrokerMetrics
 from headrace_scaler.observing.spending import Spend
 from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import ModelView, Observation, Slot
@@ -73,6 +74,7 @@ class ScalerMetrics:
         self._without_result: set[str] = set()
         """Workers whose cold start was counted, but for its first result."""
         self.registry.register(_Levels(self))
+        self.broker = BrokerMetrics(self.registry)
         self._leader = self._gauge("scaler_leader", "1 while this scaler holds the lease.")
         self._loop = Histogram(
             "headrace_scaler_loop_seconds",

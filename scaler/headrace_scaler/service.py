@@ -82,16 +82,19 @@ class Scaler:
             )
             connection = await stack.enter_async_context(Connection(self._settings.nats, name=f"scaler-{self.name}"))
             self._process.connected = lambda: connection.is_connected
-            finding = asyncio.create_task(self._targets.keep(connection))
+            looking = [
+                asyncio.create_task(self._targets.keep(connection)),
+                asyncio.create_task(self.metrics.broker.keep(connection, self._settings.nats.monitor_url)),
+            ]
             leadership = Leadership(connection, LeaseName.SCALER, self.name, self._clock)
             leading = asyncio.create_task(leadership.lead(lambda: self._term(connection, leadership)))
             closed = asyncio.create_task(connection.closed.wait())
             try:
                 await asyncio.wait([leading, closed], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (leading, closed, finding):
+                for task in (leading, closed, *looking):
                     task.cancel()
-                await asyncio.wait([leading, closed, finding])
+                await asyncio.wait([leading, closed, *looking])
             if not leading.cancelled():
                 leading.result()
             raise BrokerUnavailable(connection.url, connection.last_error or "the connection was closed")

@@ -9,15 +9,8 @@ import asyncio
 import msgspec
 import nats.errors
 
-from headrace_contracts.errors import (
-    BrokerFull,
-    BrokerStorageFailing,
-    BrokerUnavailable,
-    Fill,
-    FullLimit,
-    HeadraceError,
-    QueueFull,
-)
+from headrace_contracts.errors import BrokerFull, BrokerStorageFailing, BrokerUnavailable, HeadraceError, QueueFull
+from headrace_contracts.fill import Fill, FullLimit
 from headrace_contracts.names import Stream
 from headrace_storage.connection import Connection
 

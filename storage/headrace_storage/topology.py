@@ -4,12 +4,13 @@ A setting that differs is never changed silently: somebody chose it, or another 
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import msgspec
 import nats.js.errors
 from nats.js import api
 
-from headrace_contracts.errors import TopologyDrift, UnknownModel
+from headrace_contracts.errors import BrokerTooSmall, TopologyDrift, UnknownModel
 from headrace_contracts.names import ARRIVALS_FROM, ARRIVALS_TO, Bucket, Lane, Stream, consumer_filter, consumer_name
 from headrace_storage.connection import Connection
 from headrace_storage.drift import differences
@@ -21,6 +22,10 @@ ACK_WAIT_S = 30.0
 HEARTBEAT_TTL_S = 15.0
 """A worker that has not spoken for this long is gone."""
 
+
+# What the server answers where a stream's `max_bytes` is more than its storage, its memory or an account's share of
+# them; in a cluster, where no server has so much.
+_NO_ROOM = frozenset({10047, 10028, 10002, 10023, 10005})
 
 RESULTS_KEPT_S = 7 * DAY_S
 """A result and the files it names are gone after it."""
@@ -191,6 +196,7 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
 
     Raises:
         TopologyDrift: one exists with other settings.
+        BrokerTooSmall: one may grow to more than there is room for.
         BrokerUnavailable: no answer.
     """
     limits = limits or await limits_there(connection)
@@ -263,7 +269,8 @@ async def _ensure_stream(connection: Connection, wanted: api.StreamConfig) -> No
         try:
             info = await connection.js.stream_info(wanted.name)
         except nats.js.errors.NotFoundError:
-            await connection.js.add_stream(wanted)
+            with _room_for(wanted):
+                await connection.js.add_stream(wanted)
             return
     _refuse_drift(f"stream {wanted.name}", wanted, info.config)
 
@@ -276,11 +283,22 @@ async def _ensure_bucket(connection: Connection, bucket: api.KeyValueConfig) -> 
             info = await connection.js.stream_info(str(wanted.name))
         except nats.js.errors.NotFoundError:
             try:
-                await connection.js.create_key_value(config=bucket)
+                with _room_for(wanted):
+                    await connection.js.create_key_value(config=bucket)
             except nats.js.errors.BadRequestError as error:
                 raise TopologyDrift(f"bucket {bucket.bucket}", (str(error.description),)) from error
             return
     _refuse_drift(f"bucket {bucket.bucket}", wanted, info.config)
+
+
+@contextlib.contextmanager
+def _room_for(stream: api.StreamConfig) -> Iterator[None]:
+    try:
+        yield
+    except nats.js.errors.APIError as error:
+        if error.err_code not in _NO_ROOM:
+            raise
+        raise BrokerTooSmall(f"stream {stream.name}", stream.max_bytes or 0, str(error.description)) from error
 
 
 def _refuse_drift(

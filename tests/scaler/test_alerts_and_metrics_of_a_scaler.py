@@ -89,6 +89,8 @@ async def test_the_metrics_of_a_scaler_are_those_of_what_it_does(stage: Stage) -
     assert found["headrace_scaler_loop_seconds_count"] > 0
     assert found["headrace_slot_cores"] == 4
     assert found["headrace_broker_connected"] == 1
+    assert found["headrace_broker_healthy"] == 1
+    assert found["headrace_dead_letters"] == 0
 
 
 async def test_workers_are_found_by_the_scaler_and_tell_what_they_did(stage: Stage) -> None:

@@ -10,7 +10,8 @@ from staged_worker import DRAW
 import headrace
 from headrace import BatchIncomplete, Client, InvalidInput, Settings
 from headrace.submission import IN_FLIGHT, in_flight
-from headrace_contracts.errors import Fill, FullLimit, InvalidName, MessageTooLarge, QueueFull
+from headrace_contracts.errors import InvalidName, MessageTooLarge, QueueFull
+from headrace_contracts.fill import Fill, FullLimit
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import DEFAULT_TENANT
 from headrace_contracts.settings import NatsSettings

@@ -128,7 +128,13 @@ ATTEMPTS = (
     publish("create a consumer of RESULTS", f"{API}.CONSUMER.CREATE.RESULTS.c.results.<own>.>"),
     publish("see the backlog", f"{API}.CONSUMER.INFO.JOBS.m-high", f"{API}.STREAM.INFO.JOBS", allowed=(WORKER, SCALER)),
     publish("see all backlogs", f"{API}.CONSUMER.LIST.JOBS", allowed=(WORKER, SCALER)),
-    publish("see the account", f"{API}.INFO", allowed=(WORKER,)),
+    publish("see the account", f"{API}.INFO", allowed=(WORKER, SCALER)),
+    publish(
+        "see how full streams are",
+        f"{API}.STREAM.INFO.DEAD",
+        f"{API}.STREAM.INFO.KV_ATTEMPTS",
+        allowed=(WORKER, SCALER),
+    ),
     publish("see all streams", f"{API}.STREAM.LIST"),
     publish(
         "read models",
@@ -178,7 +184,7 @@ ATTEMPTS = (
     publish(
         "remove the broker's object store", f"{API}.STREAM.DELETE.OBJ_headrace", f"{API}.STREAM.UPDATE.OBJ_headrace"
     ),
-    publish("see how the server syncs", "$SYS.REQ.SERVER.PING.JSZ", allowed=(WORKER,)),
+    publish("see how the server syncs", "$SYS.REQ.SERVER.PING.JSZ", allowed=(WORKER, SCALER)),
     publish(
         "speak to the server itself", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$JS.EVENT.ADVISORY.x"
     ),

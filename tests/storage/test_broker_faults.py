@@ -12,15 +12,8 @@ from disks import small_disk
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.codec import Encoding
-from headrace_contracts.errors import (
-    BrokerFull,
-    BrokerStorageFailing,
-    BrokerUnavailable,
-    Fill,
-    FullLimit,
-    MessageTooLarge,
-    QueueFull,
-)
+from headrace_contracts.errors import BrokerFull, BrokerStorageFailing, BrokerUnavailable, MessageTooLarge, QueueFull
+from headrace_contracts.fill import Fill, FullLimit
 from headrace_contracts.job import JobBody
 from headrace_contracts.names import Lane
 from headrace_contracts.settings import NatsSettings, Settings

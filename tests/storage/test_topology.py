@@ -9,7 +9,7 @@ import nats.js.errors
 import pytest
 import pytest_asyncio
 
-from headrace_contracts.errors import BrokerUnavailable, TopologyDrift, UnknownModel
+from headrace_contracts.errors import BrokerTooSmall, BrokerUnavailable, TopologyDrift, UnknownModel
 from headrace_contracts.settings import NatsSettings
 from headrace_local.nats_server import NatsServer
 from headrace_storage.connection import Connection
@@ -62,6 +62,20 @@ async def test_limits_that_somebody_chose_are_taken_as_they_are(tmp_path: Path) 
         await connection.js.delete_stream("EVENTS")
         await ensure_topology(connection)
         assert await limits_there(connection) == msgspec.structs.replace(chosen, events_bytes=128 << 20)
+
+
+async def test_a_broker_without_room_for_a_stream_is_one_clear_error(tmp_path: Path) -> None:
+    """As on a small disk, where the server's own limit is three quarters of what is free."""
+    async with (
+        NatsServer(tmp_path, max_store_bytes=1 << 30) as server,
+        Connection(NatsSettings(url=server.url)) as connection,
+    ):
+        with pytest.raises(BrokerTooSmall, match=r"no room for stream JOBS, .* to 2048 MiB.*max_file_store"):
+            await ensure_topology(connection)
+        # All streams fit, and then the buckets do not.
+        fits = StorageLimits(100 << 20, 400 << 20, 400 << 20, 1 << 20)
+        with pytest.raises(BrokerTooSmall, match="no room for stream KV_MODELS"):
+            await ensure_topology(connection, fits)
 
 
 async def test_consumers_with_another_lease_are_refused(connection: Connection) -> None:

@@ -170,20 +170,21 @@ def _worker(jetstream_blobs: bool) -> Permissions:
 
 
 def _scaler() -> Permissions:
+    streams = (*Stream, *(f"KV_{bucket}" for bucket in Bucket), f"OBJ_{BLOB_BUCKET}")
     publish = [
-        f"$JS.API.STREAM.INFO.{Stream.JOBS}",
+        # How full everything is, for whoever is woken before it refuses.
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
+        SERVER_FACTS,
+        f"{API}.INFO",
         # The backlog of all models, their entries and all heartbeats: a request each, however many there are.
         f"$JS.API.CONSUMER.INFO.{Stream.JOBS}.*",
         f"$JS.API.CONSUMER.LIST.{Stream.JOBS}",
         *(f"$JS.API.DIRECT.GET.KV_{bucket}" for bucket in (Bucket.MODELS, Bucket.WORKERS)),
-        *_read_bucket(Bucket.MODELS),
-        *_read_bucket(Bucket.WORKERS),
-        *_read_bucket(Bucket.LEASES),
+        *(_get_one(bucket) for bucket in (Bucket.MODELS, Bucket.WORKERS, Bucket.LEASES)),
         f"$JS.API.STREAM.MSG.GET.KV_{Bucket.LEASES}",
         f"$KV.{Bucket.LEASES}.scaler",
         "alerts.*.*",
         # What was told before, maybe by another one.
-        f"$JS.API.STREAM.INFO.{Stream.ALERTS}",
         f"$JS.API.STREAM.MSG.GET.{Stream.ALERTS}",
         f"$JS.API.DIRECT.GET.{Stream.ALERTS}",
         f"$JS.API.DIRECT.GET.{Stream.ALERTS}.alerts.*.*",
@@ -195,7 +196,11 @@ def _scaler() -> Permissions:
 
 
 def _read_bucket(bucket: str) -> list[str]:
-    return [f"$JS.API.STREAM.INFO.KV_{bucket}", f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.>"]
+    return [f"$JS.API.STREAM.INFO.KV_{bucket}", _get_one(bucket)]
+
+
+def _get_one(bucket: str) -> str:
+    return f"$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.>"
 
 
 def _read_blobs() -> list[str]:

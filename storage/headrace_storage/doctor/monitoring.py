@@ -25,6 +25,7 @@ class _Config(msgspec.Struct):
 class _Jsz(msgspec.Struct):
     """The parts we read of /jsz."""
 
+    storage: int = 0
     config: _Config | None = None
 
 
@@ -46,22 +47,24 @@ async def look_at_servers(connection: Connection, monitor_url: str | None) -> Mo
         seen = [await _look(url) for url in urls]
     except (OSError, msgspec.DecodeError) as error:
         return f"the monitoring port {monitor_url} cannot be read ({error}): check NATS_MONITOR_URL"
-    configs = [config for config, _ in seen if config is not None]
-    if len(configs) < len(urls):
+    servers = [(said.storage, said.config) for said, _ in seen if said.config is not None]
+    if len(servers) < len(urls):
         return f"a server at {monitor_url} has no JetStream: is it the right one?"
+    used_bytes, fullest = max(servers, key=lambda server: server[0] / max(1, server[1].max_storage))
     return Monitoring(
         source=monitor_url,
-        sync_always=all(config.sync_always for config in configs),
-        max_storage_bytes=min(config.max_storage for config in configs),
+        sync_always=all(config.sync_always for _, config in servers),
+        storage_bytes=used_bytes,
+        max_storage_bytes=fullest.max_storage,
         unhealthy="; ".join(health for _, health in seen if health),
     )
 
 
-async def _look(url: str) -> tuple[_Config | None, str]:
+async def _look(url: str) -> tuple[_Jsz, str]:
     _, body = await asyncio.to_thread(_get, f"{url}/jsz?config=true")
     status, health = await asyncio.to_thread(_get, f"{url}/healthz")
     said = msgspec.json.decode(health, type=_Health)
-    return msgspec.json.decode(body, type=_Jsz).config, "" if status == 200 else said.error or said.status
+    return msgspec.json.decode(body, type=_Jsz), "" if status == 200 else said.error or said.status
 
 
 def _get(url: str) -> tuple[int, bytes]:
@@ -90,4 +93,4 @@ async def _ask_system_account(connection: Connection) -> Monitoring | str:
         return HOW_TO_SEE
     if data is None or data.config is None:
         return HOW_TO_SEE
-    return Monitoring("the system account", data.config.sync_always, data.config.max_storage)
+    return Monitoring("the system account", data.config.sync_always, data.storage, data.config.max_storage)

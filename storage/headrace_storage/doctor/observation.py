@@ -24,8 +24,10 @@ class Monitoring(msgspec.Struct, frozen=True):
     """Where it was asked."""
     sync_always: bool
     """Whether every server syncs a write before it acknowledges it."""
+    storage_bytes: int
+    """What JetStream keeps on the disk of the fullest server."""
     max_storage_bytes: int
-    """The smallest `max_file_store` of the servers."""
+    """The `max_file_store` of that server."""
     unhealthy: str = ""
     """Why a server calls itself unhealthy; empty if none does."""
 
@@ -76,7 +78,6 @@ class Observation(msgspec.Struct, frozen=True):
     url: str
     version: str
     max_payload_bytes: int
-    jetstream_used_bytes: int = 0
     clock_ahead_s: float | None = None
     """By how much the broker's clock is ahead of ours."""
     monitoring: Monitoring | None = None

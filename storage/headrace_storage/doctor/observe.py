@@ -41,10 +41,8 @@ async def observe(
     blobs = await observe_stream(connection, _BLOBS)
     denied = {stream.name for stream in streams if stream.sight is Sight.DENIED}
     models, unseen = (None, "denied") if f"KV_{Bucket.MODELS}" in denied else await _models(connection)
-    account = await ask(connection, "$JS.API.INFO")
     return msgspec.structs.replace(
         seen,
-        jetstream_used_bytes=0 if isinstance(account, Silence) else int(account.get("storage", 0)),
         clock_ahead_s=await _clock_ahead(connection, clock, streams),
         streams=(*streams, blobs) if blobs.sight is Sight.THERE else streams,
         blobs_sight=blobs.sight,

@@ -80,7 +80,7 @@ def check_storage_limit(seen: Observation) -> Iterator[Finding]:
     if seen.monitoring is None:
         yield Finding(check, Level.UNKNOWN, "it cannot be seen", _AS_ABOVE)
         return
-    limit, used = seen.monitoring.max_storage_bytes, seen.jetstream_used_bytes
+    limit, used = seen.monitoring.max_storage_bytes, seen.monitoring.storage_bytes
     wanted = sum(stream.max_bytes for stream in seen.streams if stream.max_bytes > 0 and not stream.in_memory)
     if used > 0.8 * limit:
         level = Level.FAIL if used >= limit else Level.WARNING

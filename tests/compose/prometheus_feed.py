@@ -20,6 +20,7 @@ from headrace_scaler.metrics import ScalerMetrics
 from headrace_scaler.observing.spending import Spend
 from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import Observation, Slot
+from headrace_storage.broker_levels import BrokerLevels, StreamLevel
 from headrace_storage.lanes import LaneState
 from headrace_telemetry.metrics_endpoint import serving_metrics
 from headrace_telemetry.process_metrics import ProcessMetrics
@@ -73,6 +74,8 @@ class Feed:
         self.scaler.leads(True)
         self.scaler.observed(observation, lanes, judged, {"m": [BACKLOG]})
         self.scaler.zygote(250_000_000)
+        streams = (StreamLevel("JOBS", 70, 7 * _GIB, 10 * _GIB), StreamLevel("DEAD", 2, 900, 1000))
+        self.scaler.broker.seen(BrokerLevels(True, streams, 8 * _GIB, 32 * _GIB))
         self.scaler.looped(0.003)
         for count in range(3):
             started = ColdStart(spawn_s=0.1, load_s=3.0, forked=True)

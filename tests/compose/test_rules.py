@@ -1,4 +1,4 @@
-"""Prometheus' alert rules say what the scaler's own alerts say, in names that it exports."""
+"""Prometheus' alert rules say what the scaler's own alerts say, and more, in names that are exported."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_feed import Feed
 from promtool import needs_promtool, promtool
-from test_metrics import busy_scaler
 
 from headrace_contracts.alert import AlertName
 from headrace_scaler.alerting.conditions import NO_PLACE
@@ -18,10 +18,10 @@ FOLDER = Path(__file__).parents[2] / "compose" / "prometheus"
 RULES = FOLDER / "headrace.rules.yml"
 TESTS = FOLDER / "headrace.rules.test.yml"
 
-# Prometheus adds it to everything it scrapes.
-SCRAPED = {"instance"}
+# Prometheus adds them to everything it scrapes.
+SCRAPED = {"instance", "job"}
 
-_METRIC = re.compile(r"\b(headrace_\w+)(?:\{([^}]*)\})?")
+_METRIC = re.compile(r"\b(headrace_\w+|up)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _GROUPING = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
 
@@ -32,15 +32,21 @@ def rules() -> dict[str, dict]:
 
 
 def exported() -> dict[str, dict[str, set[str]]]:
-    """Values of each label of each metric that a scaler shows."""
-    found: dict[str, dict[str, set[str]]] = {}
-    text = generate_latest(busy_scaler().registry).decode()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            labels = found.setdefault(sample.name, {})
-            for label, value in sample.labels.items():
-                labels.setdefault(label, set()).add(value)
+    """Values of each label of each metric that processes show, or that Prometheus adds."""
+    found: dict[str, dict[str, set[str]]] = {"up": {}}
+    for text in (generate_latest(registry).decode() for registry in Feed().registries):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = found.setdefault(sample.name, {})
+                for label, value in sample.labels.items():
+                    labels.setdefault(label, set()).add(value)
     return found
+
+
+def jobs() -> set[str]:
+    """Every `job_name` of every Prometheus that we set up."""
+    settings = [yaml.safe_load((FOLDER / name).read_text()) for name in ("prometheus.yml", "compose.yml", "fixed.yml")]
+    return {one["job_name"] for each in settings for one in each["scrape_configs"]}
 
 
 @needs_promtool
@@ -49,6 +55,14 @@ def test_prometheus_takes_the_rules() -> None:
 
     assert status == 0, said
     assert f"{len(rules())} rules found" in said
+
+
+@needs_promtool
+@pytest.mark.parametrize("process", ["scaler", "worker", "GPUs"])
+def test_prometheus_has_nothing_to_say_against_what_a_process_shows(process: str) -> None:
+    registries = dict(zip(("scaler", "worker", "GPUs"), Feed().registries, strict=True))
+
+    assert promtool("check", "metrics", stdin=generate_latest(registries[process]).decode()) == (0, "")
 
 
 @needs_promtool
@@ -91,6 +105,9 @@ def test_every_name_and_label_of_a_rule_is_one_that_is_exported(alert: str) -> N
     for name, matchers in used:
         assert name in known, name
         for label, operator, value in _MATCHER.findall(matchers):
+            if label == "job":
+                assert any(re.fullmatch(value, job) for job in jobs()), f"nothing is scraped as {value}"
+                continue
             assert label in known[name], f"{name} has no label {label}"
             for one in value.split("|") if "~" in operator else [value]:
                 assert one in known[name][label], f'{name} is never shown with {label}="{one}"'
