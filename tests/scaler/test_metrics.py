@@ -1,7 +1,5 @@
-"""What Prometheus reads from a scaler: over HTTP, as Prometheus reads it."""
+"""What Prometheus reads from a scaler."""
 
-import asyncio
-import urllib.request
 from collections.abc import Mapping
 
 import msgspec
@@ -13,7 +11,7 @@ from headrace_contracts.alert import WorkerColdStart
 from headrace_contracts.cost import SlotKind
 from headrace_contracts.heartbeat import ColdStart, WorkerPhase
 from headrace_contracts.names import Lane
-from headrace_contracts.settings import MetricsSettings, ScalerSettings
+from headrace_contracts.settings import ScalerSettings
 from headrace_scaler.alerting.conditions import Judged
 from headrace_scaler.metrics import COUNTERS, GAUGES, ScalerMetrics, phases_of
 from headrace_scaler.observing.spending import Spend
@@ -21,7 +19,6 @@ from headrace_scaler.policy.decision import Blocked
 from headrace_scaler.policy.observation import Observation, Slot
 from headrace_storage.broker_levels import BrokerLevels, StreamLevel
 from headrace_storage.lanes import LaneState
-from headrace_telemetry.metrics_endpoint import serving_metrics
 
 COLD = WorkerColdStart("m", "w-1", wall(0.0), 0.02, ColdStart(spawn_s=0.1, load_s=3.0, forked=True), 3.2)
 SPEND = Spend("m", starting_s=10.0, busy_s=60.5, idle_s=5.0, jobs=12, cost=0.25)
@@ -57,16 +54,6 @@ def busy_scaler() -> ScalerMetrics:
     metrics.spent([SPEND])
     metrics.broker.seen(FULL)
     return metrics
-
-
-async def scraped(metrics: ScalerMetrics) -> str:
-    async with serving_metrics(metrics.registry, MetricsSettings(-1)) as address:
-        return await asyncio.to_thread(_get, address)
-
-
-def _get(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        return answer.read().decode()
 
 
 def samples(metrics: ScalerMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
