@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,19 +13,25 @@ import pytest_asyncio
 from launchers_docker import DockerPlace, missing
 from launchers_places import LocalPlace, Place, ended, free, until
 from launchers_replicas import ReplicasPlace
-from rig import Rig
+from rig import DEADLINE_S, Rig
 
 from headrace_contracts.heartbeat import EngineState
 from headrace_contracts.model import EngineKind, ModelSpec
-from headrace_contracts.settings import NatsSettings
+from headrace_contracts.settings import MetricsSettings, NatsSettings, Settings
 from headrace_contracts.tasks.registry import Task
 from headrace_local.nats_server import NatsServer
+from headrace_scaler.launchers.machine import workers_environment
 from headrace_scaler.launchers.port import Launched, Launcher, LaunchError, Order
 from headrace_scaler.launchers.zygote_process import ZygoteProcess
 from headrace_storage.connection import Connection
 from headrace_storage.topology import ensure_topology
 
 LONG_S = 600.0
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 @pytest_asyncio.fixture
@@ -238,9 +245,13 @@ async def test_another_launcher_ends_a_grace_that_had_begun(place: Place) -> Non
 
 
 @pytest.mark.slow
-async def test_a_local_worker_is_known_on_the_broker_by_its_order(rig: Rig, tmp_path: Path) -> None:
-    """The whole of a cold start and an orderly end, with a job between them."""
-    place = LocalPlace(tmp_path / "s", rig.model, rig.environment)
+@pytest.mark.parametrize("way", ["exec", "forked"])
+async def test_a_local_worker_is_known_on_the_broker_by_its_order(
+    rig: Rig, tmp_path: Path, zygote: Path, way: str
+) -> None:
+    """The whole of a cold start and an orderly end, with a job between them that its metrics have counted."""
+    environment = workers_environment(rig.environment, Settings(metrics=MetricsSettings(9464)))
+    place = LocalPlace(tmp_path / "s", rig.model, environment, zygote=zygote if way == "forked" else None)
     order = place.order()
     try:
         async with place.launcher() as launcher:
@@ -248,6 +259,10 @@ async def test_a_local_worker_is_known_on_the_broker_by_its_order(rig: Rig, tmp_
             status = await rig.until(lambda status: status.engines[0].state is EngineState.READY)
             assert (status.id, status.slot, status.pid) == (order.worker, "cpu", place.pid(order.worker))
             assert (await rig.run(echo="hello")).status == "succeeded"
+            counted = f'headrace_results_total{{code="",lane="normal",model="{rig.model}",status="succeeded"}} 1.0'
+            async with asyncio.timeout(DEADLINE_S):
+                while counted not in await asyncio.to_thread(read, f"http://{status.metrics}/metrics"):
+                    await asyncio.sleep(0.02)
             await launcher.stop(order.worker, LONG_S)
             assert await ended(launcher, order.worker) == "exit status 0"
             assert place.processes() == 0
