@@ -75,7 +75,7 @@ class ScaledWorkers:
         self._folder.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
             log = stack.enter_context((self._folder / "scaler.log").open("a", encoding="utf-8"))
-            configure_logs(file=log)
+            configure_logs(file=log, component="scaler")
             stack.callback(structlog.reset_defaults)
             machine = await stack.enter_async_context(
                 this_machine(

@@ -9,6 +9,7 @@ from headrace_contracts import codec
 from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import InvalidName, UndecodableMessage
 from headrace_contracts.names import Header, Lane, check_token, job_id_of_sequence, parse_jobs_subject
+from headrace_contracts.trace_context import TraceContext, trace_context
 
 Scalar = str | int | float | bool | None
 
@@ -33,7 +34,7 @@ class JobBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     batch: str | None = None
     """A name shared by jobs that were submitted together."""
     trace: str | None = None
-    """W3C traceparent, for clients that cannot set headers."""
+    """W3C traceparent, for clients that cannot set headers; a header of that name wins."""
 
     def __post_init__(self) -> None:
         for name in ("timeout_s", "ttl_s"):
@@ -56,6 +57,8 @@ class Job(msgspec.Struct, frozen=True):
     body: JobBody
     created_at: datetime
     """When the broker accepted the message."""
+    trace: TraceContext | None = None
+    """What the submitter's span is; None if nobody traces it."""
 
 
 def job_id_of(headers: Mapping[str, str] | None, stream_sequence: int) -> str:
@@ -92,7 +95,16 @@ def decode_job(
     encoding = codec.encoding_of(headers, data)
     body = codec.decode(data, JobBody, encoding)
     submitted_at = _submitted_at(headers, created_at)
-    return Job(job_id, address.tenant, address.model, address.lane, encoding, body, submitted_at)
+    trace = _trace(headers, body)
+    return Job(job_id, address.tenant, address.model, address.lane, encoding, body, submitted_at, trace)
+
+
+def _trace(headers: Mapping[str, str] | None, body: JobBody) -> TraceContext | None:
+    """The header, else the field of the body; one that is not valid is no reason to refuse a job."""
+    named = codec.header(headers, Header.TRACEPARENT)
+    if named is None:
+        return None if body.trace is None else trace_context(body.trace)
+    return trace_context(named, codec.header(headers, Header.TRACESTATE)) or trace_context(body.trace)
 
 
 def _submitted_at(headers: Mapping[str, str] | None, stored_at: datetime) -> datetime:

@@ -36,6 +36,7 @@ class Stream(StrEnum):
     EVENTS = "EVENTS"
     DEAD = "DEAD"
     ALERTS = "ALERTS"
+    LOGS = "LOGS"
 
 
 class Bucket(StrEnum):
@@ -72,6 +73,7 @@ class Header(StrEnum):
     FORWARDED_AT = "Headrace-Submitted-At"
     """When such a job was stored there (RFC 3339): its waiting counts from then."""
     TRACEPARENT = "traceparent"
+    TRACESTATE = "tracestate"
     VERSION = "Headrace-Version"
     REDRIVE_OF = "Headrace-Redrive-Of"
     """Of a job that was a dead letter: the id it had then."""
@@ -146,6 +148,11 @@ def results_subject(tenant: str, model: str, job_id: str) -> str:
 def events_subject(tenant: str, model: str, job_id: str, event: str) -> str:
     """Subject of one kind of event of a job; `>` as `event` subscribes to all of them."""
     return f"events.{_job(tenant, model, job_id)}.{event}"
+
+
+def logs_subject(tenant: str, model: str, job_id: str) -> str:
+    """Subject of the lines that workers log about a job."""
+    return f"logs.{_job(tenant, model, job_id)}"
 
 
 def dead_subject(tenant: str, model: str, job_id: str) -> str:

@@ -13,6 +13,7 @@ from headrace_contracts.cost import HourAccount
 from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.job import JobBody
+from headrace_contracts.log_line import LogLines
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.result import Result
 from headrace_contracts.tasks.registry import Task, input_type, output_type
@@ -26,6 +27,7 @@ def messages() -> dict[str, object]:
         "job": JobBody,
         "result": Result,
         "event": AnyEvent,
+        "log": LogLines,
         "model": ModelSpec,
         "worker": WorkerStatus,
         "alert": Alert,

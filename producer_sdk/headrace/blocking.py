@@ -50,7 +50,14 @@ def run(
 
     async def call(client: Client) -> JobResult:
         job = await client.submit(
-            model, lane=lane, timeout_s=timeout_s, ttl_s=ttl_s, metadata=metadata, job_id=None, **inputs
+            model,
+            lane=lane,
+            timeout_s=timeout_s,
+            ttl_s=ttl_s,
+            metadata=metadata,
+            job_id=None,
+            traceparent=None,
+            **inputs,
         )
         return (await job.result(wait_s)).raise_for_status()
 
@@ -73,7 +80,14 @@ def submit(
 
     async def call(client: Client) -> str:
         job = await client.submit(
-            model, lane=lane, job_id=job_id, timeout_s=timeout_s, ttl_s=ttl_s, metadata=metadata, **inputs
+            model,
+            lane=lane,
+            job_id=job_id,
+            timeout_s=timeout_s,
+            ttl_s=ttl_s,
+            metadata=metadata,
+            traceparent=None,
+            **inputs,
         )
         return job.id
 

@@ -20,6 +20,7 @@ from headrace.results import JobResult
 from headrace.spec_cache import SpecCache
 from headrace.streaming import TextSoFar
 from headrace.submission import Order, at_position, in_flight
+from headrace.submit_trace import SubmitTrace
 from headrace.waiting import wait
 from headrace_contracts.clock import Clock, SystemClock
 from headrace_contracts.codec import Encoding
@@ -27,6 +28,7 @@ from headrace_contracts.errors import BrokerForbidden, UnknownModel
 from headrace_contracts.event import AnyEvent
 from headrace_contracts.heartbeat import WorkerStatus
 from headrace_contracts.job import JobBody, Scalar
+from headrace_contracts.log_line import LogLine
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Lane, check_token
 from headrace_contracts.settings import Settings, load_settings
@@ -35,8 +37,12 @@ from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
 from headrace_storage.events import follow_events, last_event
 from headrace_storage.lanes import LaneState, lanes_of_model
+from headrace_storage.log_lines import follow_lines
 from headrace_storage.lookup import find_job
 from headrace_storage.results import find_result, get_result
+
+# Five times as long as a worker keeps lines to send them together.
+LAST_LINES_S = 0.5
 
 
 class Client:
@@ -51,6 +57,7 @@ class Client:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._specs = SpecCache(self._clock)
+        self._trace = SubmitTrace(self._clock)
         self._stack = AsyncExitStack()
         self._open: Connection | None = None
         self._blobs: BlobStore | None = None
@@ -72,6 +79,7 @@ class Client:
     async def __aexit__(self, *exc: object) -> None:
         self._open = self._blobs = None
         await self._stack.aclose()
+        await self._trace.close()
 
     @property
     def connection(self) -> Connection:
@@ -95,6 +103,7 @@ class Client:
         timeout_s: float | None = None,
         ttl_s: float | None = None,
         metadata: Mapping[str, Scalar] | None = None,
+        traceparent: str | None = None,
         **inputs: object,
     ) -> Handle:
         """Submit a job; returns when the broker has stored it.
@@ -106,6 +115,7 @@ class Client:
             timeout_s: longest run of one attempt; the model's own limit if smaller.
             ttl_s: longest wait in the queue; then the job ends as `expired`.
             metadata: returned with the result.
+            traceparent: W3C trace context that its spans are below; by default OpenTelemetry's current span.
             inputs: the model's input. A file is a pathlib.Path, bytes, an open binary file, or another job's artifact.
 
         Raises:
@@ -118,7 +128,7 @@ class Client:
             BrokerUnavailable: no receipt; with a `job_id` it is safe to submit again. `BrokerStorageFailing`: the
                 broker answers, and stores nothing.
         """
-        order = Order(lane=lane, timeout_s=timeout_s, ttl_s=ttl_s, metadata=metadata or {})
+        order = Order(lane=lane, timeout_s=timeout_s, ttl_s=ttl_s, metadata=metadata or {}, traceparent=traceparent)
         job_id = uuid4().hex if job_id is None else check_token("job id", job_id)
         prepared = await prepare(await self.model(model), self.settings.tenant, inputs)
         body = order.body(prepared.input)
@@ -169,10 +179,11 @@ class Client:
     async def _publish(self, model: str, order: Order, body: JobBody, job_id: str) -> Handle:
         created_at = self._clock.now()
         lane = Lane(order.lane)
-        settings = self.settings
-        await jobs.submit_job(
-            self.connection, settings.tenant, model, lane, body, Encoding.MSGPACK, job_id, ingress=settings.ingress
-        )
+        tenant, ingress = self.settings.tenant, self.settings.ingress
+        with self._trace.submitting(order.trace, tenant, model, lane, job_id) as trace:
+            await jobs.submit_job(
+                self.connection, tenant, model, lane, body, Encoding.MSGPACK, job_id, ingress=ingress, trace=trace
+            )
         return Handle(self, model, job_id, Origin(Encoding.MSGPACK, created_at, body.metadata))
 
     def handle(self, model: str, job_id: str) -> Handle:
@@ -224,6 +235,39 @@ class Client:
             async with contextlib.aclosing(following):
                 async for event in following:
                     yield event
+            await waiting
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    async def logs(self, model: str, job_id: str) -> list[LogLine]:
+        """What workers have logged about a job until now, in order; of a job that nobody took, nothing.
+
+        Lines are kept for a day, in the broker's memory: after its restart some may be missing. A worker sends them a
+        moment after it wrote them.
+        """
+        now = asyncio.Event()
+        now.set()
+        following = follow_lines(self.connection, self.settings.tenant, model, job_id, now)
+        async with contextlib.aclosing(following):
+            return [line async for line in following]
+
+    async def follow_logs(self, model: str, job_id: str) -> AsyncGenerator[LogLine, None]:
+        """As `logs`, and then each line as it comes; the iterator ends soon after the job has."""
+        ended = asyncio.Event()
+
+        async def tell() -> None:
+            await self.result(model, job_id)
+            # The last lines are written when the result is there, and sent after that.
+            await asyncio.sleep(LAST_LINES_S)
+
+        waiting = asyncio.create_task(tell())
+        waiting.add_done_callback(lambda _: ended.set())
+        try:
+            following = follow_lines(self.connection, self.settings.tenant, model, job_id, ended)
+            async with contextlib.aclosing(following):
+                async for line in following:
+                    yield line
             await waiting
         finally:
             waiting.cancel()

@@ -7,6 +7,7 @@ from headrace.canceling import Origin
 from headrace.job_status import JobStatus
 from headrace.results import JobResult
 from headrace_contracts.event import AnyEvent
+from headrace_contracts.log_line import LogLine
 
 if TYPE_CHECKING:
     from headrace.client import Client
@@ -31,6 +32,14 @@ class Handle:
     def events(self) -> AsyncGenerator[AnyEvent, None]:
         """What happens to the job, from its beginning to its end; see `Client.events`."""
         return self._client.events(self.model, self.id)
+
+    async def logs(self) -> list[LogLine]:
+        """What workers have logged about the job until now; see `Client.logs`."""
+        return await self._client.logs(self.model, self.id)
+
+    def follow_logs(self) -> AsyncGenerator[LogLine, None]:
+        """What they log, as it comes; see `Client.follow_logs`."""
+        return self._client.follow_logs(self.model, self.id)
 
     def stream(self) -> AsyncGenerator[str, None]:
         """The job's text, piece by piece; see `Client.stream`."""

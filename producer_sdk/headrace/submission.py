@@ -12,6 +12,7 @@ from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import HeadraceError, InvalidInput, UndecodableMessage
 from headrace_contracts.job import JobBody, Scalar
 from headrace_contracts.names import Lane
+from headrace_contracts.trace_context import TraceContext, trace_context
 
 # Publishes awaiting their receipt. Four times the rate of one after another; more gains little and hides a full queue.
 IN_FLIGHT = 64
@@ -27,10 +28,18 @@ class Order(msgspec.Struct, frozen=True):
     ttl_s: float | None
     metadata: Mapping[str, Scalar]
     batch: str | None = None
+    traceparent: str | None = None
 
     def __post_init__(self) -> None:
         if self.lane not in list(Lane):
             raise InvalidInput("lane", f"{self.lane!r} is none of {', '.join(Lane)}")
+        if self.traceparent is not None and self.trace is None:
+            raise InvalidInput("traceparent", f"{self.traceparent[:80]!r} is no traceparent of W3C trace context")
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """What the submitter says that the job's spans are below."""
+        return trace_context(self.traceparent)
 
     def body(self, raw: msgspec.Raw) -> JobBody:
         """The message for an input that is encoded already, checked as a worker will check it.

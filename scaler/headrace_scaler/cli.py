@@ -41,7 +41,7 @@ def scaler(folder: Path | None, log_level: str) -> None:
     Workers run on when it ends: the next start on the same folder finds them. Of several scalers on one broker, one
     acts and the others wait for it to end. How many workers a model may have is in its entry: see `headrace scale`.
     """
-    configure_logs(log_level)
+    configure_logs(log_level, component="scaler")
     asyncio.run(_scale((folder or data_folder(os.environ) / "scaler").expanduser().absolute()))
 
 

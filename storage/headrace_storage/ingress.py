@@ -37,8 +37,9 @@ WAIT_EXPIRES_S = 20.0
 FORWARD_DEADLINE_S = 3.0
 
 # Everything else a client sends is left behind: the broker acts on headers, those of versions to come included.
-_KEPT_HEADERS = (Header.CONTENT_TYPE, Header.TRACEPARENT, Header.VERSION)
-_LONGEST_HEADER = 256
+_KEPT_HEADERS = (Header.CONTENT_TYPE, Header.TRACEPARENT, Header.TRACESTATE, Header.VERSION)
+# What W3C asks everybody to pass on of a tracestate.
+_LONGEST_HEADER = 512
 
 
 class Arrival(msgspec.Struct, frozen=True):

@@ -16,9 +16,11 @@ from headrace_contracts.names import (
     job_id_of_sequence,
     jobs_subject,
 )
+from headrace_contracts.trace_context import TraceContext
 from headrace_storage.connection import REQUEST_TIMEOUT_S, Connection
 from headrace_storage.publishing import DEADLINE_S, publish
 from headrace_storage.removing import remove_message
+from headrace_storage.trace_headers import trace_headers
 
 CONTRACT_VERSION = "1"
 
@@ -48,6 +50,7 @@ async def submit_job(
     job_id: str | None = None,
     *,
     ingress: bool = False,
+    trace: TraceContext | None = None,
 ) -> Receipt:
     """Publish a job and wait for the broker's receipt.
 
@@ -61,6 +64,7 @@ async def submit_job(
         job_id: chosen by the caller; submitting the same job again under it stores nothing. Without one the job is
             named after its place in the stream, and a publish whose receipt is lost is not tried again by itself.
         ingress: publish to the tenant's ingress stream, from where a worker forwards it.
+        trace: what its spans are below.
 
     Raises:
         QueueFull: the stream is at a limit; `BrokerFull`: the broker's storage is.
@@ -74,7 +78,11 @@ async def submit_job(
     most_bytes = connection.max_payload_bytes - ROOM_FOR_A_REASON_BYTES
     if len(data) > most_bytes:
         raise MessageTooLarge(len(data), most_bytes)
-    headers = {Header.CONTENT_TYPE.value: encoding.value, Header.VERSION.value: CONTRACT_VERSION}
+    headers = {
+        Header.CONTENT_TYPE.value: encoding.value,
+        Header.VERSION.value: CONTRACT_VERSION,
+        **trace_headers(trace),
+    }
     if job_id is not None:
         headers[Header.JOB_ID] = job_id
     # Without an id a second try could store the job twice.

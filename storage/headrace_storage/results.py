@@ -14,8 +14,10 @@ from headrace_contracts.codec import Encoding
 from headrace_contracts.errors import QueueFull, UndecodableMessage
 from headrace_contracts.names import Header, Stream, check_token, results_subject
 from headrace_contracts.result import Result
+from headrace_contracts.trace_context import TraceContext
 from headrace_storage.connection import Connection
 from headrace_storage.publishing import WrongLastSequence, publish
+from headrace_storage.trace_headers import trace_headers
 
 EXPECT_EMPTY = {"Nats-Expected-Last-Subject-Sequence": "0"}
 
@@ -32,8 +34,10 @@ class Committed(msgspec.Struct, frozen=True):
     result: Result
 
 
-async def commit_result(connection: Connection, tenant: str, result: Result, encoding: Encoding) -> Committed:
-    """Make `result` the end of its job, unless the job has ended already.
+async def commit_result(
+    connection: Connection, tenant: str, result: Result, encoding: Encoding, trace: TraceContext | None = None
+) -> Committed:
+    """Make `result` the end of its job, unless the job has ended already; `trace` goes with it.
 
     Raises:
         QueueFull: the stream of results is full.
@@ -41,7 +45,7 @@ async def commit_result(connection: Connection, tenant: str, result: Result, enc
     """
     subject = results_subject(tenant, result.model, result.id)
     data = codec.encode(result, encoding)
-    headers = {**EXPECT_EMPTY, Header.CONTENT_TYPE: encoding}
+    headers = {**EXPECT_EMPTY, Header.CONTENT_TYPE: encoding, **trace_headers(trace)}
     try:
         await publish(connection, subject, data, headers)
     except (WrongLastSequence, QueueFull):

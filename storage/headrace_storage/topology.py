@@ -10,7 +10,7 @@ import msgspec
 import nats.js.errors
 from nats.js import api
 
-from headrace_contracts.errors import BrokerTooSmall, TopologyDrift, UnknownModel
+from headrace_contracts.errors import BrokerForbidden, BrokerTooSmall, TopologyDrift, UnknownModel
 from headrace_contracts.names import ARRIVALS_FROM, ARRIVALS_TO, Bucket, Lane, Stream, consumer_filter, consumer_name
 from headrace_storage.connection import Connection
 from headrace_storage.drift import differences
@@ -44,6 +44,7 @@ class StorageLimits(msgspec.Struct, frozen=True):
     results_bytes: int = 4 << 30
     dead_bytes: int = 1 << 30
     events_bytes: int = 128 << 20
+    logs_bytes: int = 64 << 20
     jobs_per_subject: int = 100_000
     """Most waiting and running jobs of one tenant, model and lane."""
     message_bytes: int = 8 << 20
@@ -109,6 +110,7 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             num_replicas=limits.replicas,
         ),
         _alerts_config(limits),
+        _logs_config(limits),
     ]
 
 
@@ -121,6 +123,21 @@ def _alerts_config(limits: StorageLimits) -> api.StreamConfig:
         storage=api.StorageType.FILE,
         discard=api.DiscardPolicy.OLD,
         max_bytes=64 << 20,
+        max_age=DAY_S,
+        allow_direct=True,
+        num_replicas=limits.replicas,
+    )
+
+
+def _logs_config(limits: StorageLimits) -> api.StreamConfig:
+    """Lines are worth no disk sync, and no job waits for room for them: the oldest make place."""
+    return api.StreamConfig(
+        name=Stream.LOGS,
+        subjects=["logs.*.*.*"],
+        retention=api.RetentionPolicy.LIMITS,
+        storage=api.StorageType.MEMORY,
+        discard=api.DiscardPolicy.OLD,
+        max_bytes=limits.logs_bytes,
         max_age=DAY_S,
         allow_direct=True,
         num_replicas=limits.replicas,
@@ -169,7 +186,7 @@ def bucket_stream_config(bucket: api.KeyValueConfig) -> api.StreamConfig:
 
 
 def topology_streams(limits: StorageLimits) -> list[api.StreamConfig]:
-    """Every stream there must be: the five, and those behind the buckets."""
+    """Every stream there must be: the six, and those behind the buckets."""
     return [*stream_configs(limits), *(bucket_stream_config(bucket) for bucket in bucket_configs(limits))]
 
 
@@ -201,7 +218,12 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
     """
     limits = limits or await limits_there(connection)
     for config in stream_configs(limits):
-        await _ensure_stream(connection, config)
+        try:
+            await _ensure_stream(connection, config)
+        except BrokerForbidden:
+            # Rights that were given out before there were log lines name no such stream; jobs need none.
+            if config.name != Stream.LOGS:
+                raise
     for bucket in bucket_configs(limits):
         await _ensure_bucket(connection, bucket)
 
@@ -223,6 +245,7 @@ async def limits_there(connection: Connection) -> StorageLimits:
         results_bytes=size.get(Stream.RESULTS, usual.results_bytes),
         dead_bytes=size.get(Stream.DEAD, usual.dead_bytes),
         events_bytes=size.get(Stream.EVENTS, usual.events_bytes),
+        logs_bytes=size.get(Stream.LOGS, usual.logs_bytes),
         jobs_per_subject=jobs.max_msgs_per_subject if jobs else usual.jobs_per_subject,
         message_bytes=jobs.max_msg_size if jobs else usual.message_bytes,
         replicas=jobs.num_replicas if jobs else usual.replicas,

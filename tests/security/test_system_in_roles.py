@@ -11,14 +11,16 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
-from secured import DEADLINE_S, MODEL, TENANTS, TRUSTED, UNTRUSTED, SecuredBroker
+from secured import DEADLINE_S, MODEL, OTHER, TENANTS, TRUSTED, UNTRUSTED, SecuredBroker
 
 import headrace
-from headrace_contracts.errors import BrokerUnavailable
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable
+from headrace_contracts.names import Stream
 from headrace_contracts.result import Status
 from headrace_local.models import bundled_models
 from headrace_storage.auth.roles import Role
 from headrace_storage.connection import Connection
+from headrace_storage.following import last_message
 from headrace_storage.results import wait_result
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,21 @@ async def test_a_producer_runs_a_job_and_a_consumer_reads_it(served: SecuredBrok
         data = await artifact.read()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (300_000, artifact.reference.sha256)
         assert "Started" in [type(event).__name__ async for event in client.events(MODEL, job.id)]
+
+
+async def test_log_lines_are_for_the_tenant_whose_job_it_is(served: SecuredBroker) -> None:
+    async with headrace.Client(served.settings(Role.PRODUCER, TRUSTED)) as client:
+        job = await client.submit(MODEL, echo="x")
+        told = [line.event async for line in job.follow_logs()]
+        assert (told[0], told[-1]) == ("job started", "job ended")
+    async with headrace.Client(served.settings(Role.CONSUMER, TRUSTED)) as client:
+        assert [line.event for line in await client.logs(MODEL, job.id)] == told
+    async with headrace.Client(served.settings(Role.CONSUMER, OTHER)) as client:
+        assert await client.logs(MODEL, job.id) == []
+        # Another tenant's lines under its real subject: refused, and not just empty.
+        with pytest.raises(BrokerForbidden):
+            await last_message(client.connection, Stream.LOGS, f"logs.{TRUSTED}.{MODEL}.{job.id}")
+    assert not [line for line in served.refused(Role.WORKER) if "logs." in line or "LOGS" in line]
 
 
 async def test_a_producer_uploads_and_cancels(served: SecuredBroker) -> None:

@@ -7,6 +7,7 @@ import click
 
 from headrace_contracts.clock import SystemClock
 from headrace_contracts.settings import load_settings
+from headrace_telemetry.job_lines import JobLines
 from headrace_telemetry.logs import configure_logs
 from headrace_workers.process_age import process_age_s
 from headrace_workers.worker import GRACE_S, Worker
@@ -39,7 +40,8 @@ def worker(
 
     The broker and the blob store are found as by every other command: NATS_URL, S3_ENDPOINT_URL, headrace.toml.
     """
-    configure_logs(log_level)
+    lines = JobLines()
+    configure_logs(log_level, component="worker", lines=lines)
     serving = Worker(
         load_settings(),
         models,
@@ -49,6 +51,7 @@ def worker(
         name=name,
         slot=slot,
         age_s=process_age_s(),
+        lines=lines,
     )
     asyncio.run(_serve(serving))
 

@@ -35,6 +35,7 @@ from headrace_workers.engine_host import EngineDied
 from headrace_workers.engine_run import EngineRun, Stop
 from headrace_workers.frames import Done, Run
 from headrace_workers.job_files import JobFiles
+from headrace_workers.job_trace import JobTrace
 from headrace_workers.job_watch import JobWatch
 from headrace_workers.lease import Lease
 from headrace_workers.outcome import (
@@ -87,6 +88,7 @@ class JobRun:
         self._bill: Bill | None = None
         """What this run took of the worker; None if no engine began it."""
         self._timings = Timings()
+        self._trace: JobTrace
         self._settlement = Settlement(around, delivery, lease)
         self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
 
@@ -116,7 +118,8 @@ class JobRun:
             except UndecodableMessage as error:
                 await self._settlement.reject(error)
                 return
-            self._log = self._log.bind(job_id=job.id, tenant=job.tenant)
+            self._trace = JobTrace(self._around, job, self.delivery, self._taken_at)
+            self._say_with(job_id=job.id, tenant=job.tenant, worker=self._around.worker_id, **self._trace.label)
             scratch = self._around.scratch / self._run_id
             scratch.mkdir()
             watch = JobWatch(
@@ -129,19 +132,36 @@ class JobRun:
                 await self._conclude(job, error)
             finally:
                 self._around.company.leave(self)
+                self._trace.end()
                 await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    def _say_with(self, **fields: object) -> None:
+        """Have every line from here on say these."""
+        self._log = self._log.bind(**fields)
+        self._settlement.say_with(**fields)
 
     async def _attempt(self, job: Job, scratch: Path) -> None:
         task_input = await self._admit(job)
+        self._say_with(attempt=self._attempt_number)
         self._check_stop()
+        if self.delivery.num_delivered > 1 or admission.files_of(task_input):
+            # Others are in the engine at once, and a line takes a no-op job a hundredth of its time.
+            self._log.info("job taken", lane=job.lane, delivery=self.delivery.num_delivered)
         files = JobFiles(self._around, scratch, lambda: self._stop is not None)
-        inputs = await self._decode_inputs(await self._fetch(task_input, files))
+        with self._trace.phase("fetch"):
+            inputs = await self._decode_inputs(await self._fetch(task_input, files))
         await self._join(job)
         self._check_stop()
         done = await self._run(job, task_input, inputs, scratch)
         check_output(done, scratch)
-        artifacts = await self._store(job, done, files)
-        await self._settlement.end(job, self._result(job, done, artifacts))
+        with self._trace.phase("store"):
+            artifacts = await self._store(job, done, files)
+        await self._commit(job, self._result(job, done, artifacts))
+
+    async def _commit(self, job: Job, result: Result) -> None:
+        with self._trace.phase("commit"):
+            await self._settlement.end(job, result, self._trace.context)
+        self._trace.becomes(result.status, result.error.code if result.error is not None else "")
 
     def _decode(self) -> Job:
         d = self.delivery
@@ -229,6 +249,7 @@ class JobRun:
         finally:
             book, delivery = self._around.book, self.delivery.num_delivered
             self._bill = book.charge(job.tenant, self._run_id, delivery, succeeded=done is not None)
+            self._trace.ran(succeeded=done is not None)
         self._engine_run = None
         self.run_s = done.run_s
         self._moved()
@@ -242,14 +263,16 @@ class JobRun:
         self._timings = msgspec.structs.replace(
             self._timings, run_s=done.run_s, store_s=self._around.clock.monotonic() - began
         )
+        if artifacts:
+            size_bytes = sum(artifact.size_bytes for artifact in artifacts)
+            self._log.info("artifacts stored", count=len(artifacts), size_bytes=size_bytes)
         return artifacts
 
     async def _conclude(self, job: Job, error: Exception) -> None:
         """Settle an attempt that did not succeed. What became of it is recorded before the broker is answered."""
         if not isinstance(error, (JobEnded, Interrupted)):
-            self._log.warning(
-                "attempt ended", attempt=self._attempt_number, error=type(error).__name__, at=_raised_at(error)
-            )
+            code = {"code": error.code} if isinstance(error, JobError) else {}
+            self._log.warning("attempt ended", error=type(error).__name__, at=_raised_at(error), **code)
         settlement, delivery = self._settlement, self.delivery.num_delivered
         outcome = outcome_of(error, self._around.spec.retry)
         match outcome:
@@ -260,6 +283,8 @@ class JobRun:
                     self._around.metrics.canceled(job.model, job.lane)
                 await settlement.forget()
             case GiveBack():
+                self._trace.becomes("given_back")
+                self._log.info("job given back", reason=type(error).__name__, delay_s=outcome.delay_s)
                 await self._record(job, lambda known: excused(known, delivery))
                 await settlement.give_back(outcome.delay_s)
             case CountSuspicion():
@@ -289,6 +314,8 @@ class JobRun:
     async def _try_again(self, job: Job, code: ErrorCode, message: str, delay_s: float) -> None:
         now = self._around.clock.now()
         self._around.metrics.retried(job.model, code)
+        self._trace.becomes("retrying", code)
+        self._log.info("job tries again", code=code, delay_s=round(delay_s, 3))
         await self._emit(job, events.Retrying(job.id, now, self._attempt_number, code, message, delay_s))
         await self._settlement.give_back(delay_s)
 
@@ -296,7 +323,7 @@ class JobRun:
         result = self._base_result(job, outcome.status, msgspec.Raw(codec.encode(None, job.encoding)))
         if outcome.dead_reason is not None:
             await self._settlement.bury(job, outcome.dead_reason, last_lines)
-        await self._settlement.end(job, msgspec.structs.replace(result, error=outcome.error))
+        await self._commit(job, msgspec.structs.replace(result, error=outcome.error))
 
     def _result(self, job: Job, done: Done, artifacts: tuple[Artifact, ...]) -> Result:
         spec = self._around.spec
@@ -345,6 +372,8 @@ class JobRun:
         now = self._around.clock.now()
         self.started_at = now
         self._moved()
+        self._trace.started(now, self._attempt_number)
+        self._log.info("job started", lane=job.lane, delivery=self.delivery.num_delivered)
         await self._emit(
             job,
             events.Started(job.id, now, self._attempt_number, self._around.worker_id, self.delivery.num_delivered),

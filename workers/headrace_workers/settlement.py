@@ -20,6 +20,7 @@ from headrace_contracts.errors import (
 from headrace_contracts.job import Job, job_id_to_answer_under
 from headrace_contracts.names import NAMELESS, Lane, is_token
 from headrace_contracts.result import Result, ResultError, Status
+from headrace_contracts.trace_context import TraceContext
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
 from headrace_storage.delivery import Delivery
@@ -40,14 +41,17 @@ class Settlement:
         self._lease = lease
         self._log = structlog.get_logger().bind(model=around.spec.name, sequence=delivery.stream_sequence)
 
-    async def end(self, job: Job, result: Result) -> None:
+    def say_with(self, **fields: object) -> None:
+        """Have every line from here on say these."""
+        self._log = self._log.bind(**fields)
+
+    async def end(self, job: Job, result: Result, trace: TraceContext | None = None) -> None:
         """Make `result` the end of the job unless it has one, then remove the job from the queue."""
-        won = await self._commit(job.tenant, job.lane, result, job.encoding)
+        won = await self._commit(job.tenant, job.lane, result, job.encoding, trace)
         if not won:
             await self._remove_artifacts(result)
-        self._log.info(
-            "job ended", job_id=job.id, tenant=job.tenant, status=result.status, won=won, attempts=result.attempts
-        )
+        code = {"code": result.error.code} if result.error is not None else {}
+        self._log.info("job ended", status=result.status, won=won, attempts=result.attempts, **code)
         await self._lease.ack()
         if self._delivery.num_delivered > 1:
             await self._forget(job)
@@ -62,7 +66,7 @@ class Settlement:
             try:
                 return await change_attempts(self._around.connection, job.tenant, job.model, job.id, change)
             except BrokerUnavailable as error:
-                self._log.warning("attempt not recorded yet", job_id=job.id, error=str(error))
+                self._log.warning("attempt not recorded yet", error=str(error))
                 await asyncio.sleep(COMMIT_PAUSE_S)
 
     async def forget(self) -> None:
@@ -84,6 +88,7 @@ class Settlement:
         tenant = named if is_token(named) else NAMELESS
         job_id = job_id_to_answer_under(delivery.headers, delivery.stream_sequence)
         encoding = codec.encoding_to_answer_in(delivery.headers, delivery.data)
+        self.say_with(job_id=job_id, tenant=tenant, worker=around.worker_id)
         await self._bury(tenant, around.spec.name, job_id, str(error))
         result = Result(
             id=job_id,
@@ -98,20 +103,22 @@ class Settlement:
             error=ResultError(ErrorCode.UNDECODABLE, str(error), Fault.INPUT, retryable=False),
         )
         await self._commit(tenant, delivery.lane, result, encoding)
-        self._log.info("message rejected", job_id=job_id, tenant=tenant)
+        self._log.info("message rejected")
         await self._lease.term(error.reason)
 
-    async def _commit(self, tenant: str, lane: Lane, result: Result, encoding: Encoding) -> bool:
+    async def _commit(
+        self, tenant: str, lane: Lane, result: Result, encoding: Encoding, trace: TraceContext | None = None
+    ) -> bool:
         """Commit until the broker took the result or showed another."""
         while True:
             try:
-                committed = await commit_result(self._around.connection, tenant, result, encoding)
+                committed = await commit_result(self._around.connection, tenant, result, encoding, trace)
             except (BrokerUnavailable, QueueFull) as error:
-                self._log.warning("result not stored yet", job_id=result.id, error=str(error))
+                self._log.warning("result not stored yet", error=str(error))
                 await asyncio.sleep(COMMIT_PAUSE_S)
             except UndecodableMessage:
                 # Somebody published something else on the subject: that is how this job ended.
-                self._log.warning("the job's subject holds no result", job_id=result.id)
+                self._log.warning("the job's subject holds no result")
                 return False
             else:
                 if committed.won:
@@ -137,7 +144,7 @@ class Settlement:
                     last_lines=last_lines,
                 )
             except (BrokerUnavailable, QueueFull) as error:
-                self._log.warning("dead letter not stored yet", job_id=job_id, error=str(error))
+                self._log.warning("dead letter not stored yet", error=str(error))
                 await asyncio.sleep(COMMIT_PAUSE_S)
             else:
                 return
@@ -154,4 +161,4 @@ class Settlement:
         try:
             await forget_attempts(self._around.connection, job.tenant, job.model, job.id)
         except BrokerUnavailable:
-            self._log.info("record of attempts stays until it expires", job_id=job.id)
+            self._log.info("record of attempts stays until it expires")

@@ -8,6 +8,7 @@ from headrace_contracts.clock import Clock
 from headrace_contracts.model import ModelSpec
 from headrace_storage.blobs.port import BlobStore
 from headrace_storage.connection import Connection
+from headrace_telemetry.tracing import Tracing
 from headrace_workers.company import Company
 from headrace_workers.cost_book import CostBook
 from headrace_workers.decoding.decoder import InputDecoder
@@ -35,6 +36,8 @@ class Surroundings:
     """For how long the broker lends a job without a renewal: the consumers' `ack_wait`."""
     metrics: WorkerMetrics
     """What Prometheus reads."""
+    tracing: Tracing | None = None
+    """Makes spans, where somebody wants them."""
 
     @property
     def spec(self) -> ModelSpec:

@@ -26,7 +26,9 @@ from headrace_storage.reaper import Act, Trouble, reap
 from headrace_storage.registry import get_model
 from headrace_storage.topology import HEARTBEAT_TTL_S, ensure_topology, lease_of_consumers
 from headrace_storage.workers import put_status, remove_status
+from headrace_telemetry.job_lines import JobLines
 from headrace_telemetry.metrics_endpoint import serving_metrics
+from headrace_telemetry.tracing import Tracing, tracing_if_wanted
 from headrace_workers.accounting import EngineAccount
 from headrace_workers.admission import check_defaults
 from headrace_workers.broker_safety import refuse_unsafe
@@ -36,6 +38,7 @@ from headrace_workers.cost_book import CostBook, Payer, keep_books, write_pages
 from headrace_workers.decoding.decoder import InputDecoder, takes_recordings
 from headrace_workers.engine_host import EngineHost
 from headrace_workers.forwarder import forward_ingress
+from headrace_workers.line_sender import send_lines, send_rest
 from headrace_workers.metrics import WorkerMetrics
 from headrace_workers.model_worker import ModelWorker
 from headrace_workers.patience import START_DEADLINE_S, patiently
@@ -64,6 +67,7 @@ class Worker:
         name: id in the WORKERS bucket, if whoever starts the worker has to know it; else one is made up.
         slot: where that starter put it, for the heartbeat.
         age_s: for how long the process has been there: that time is the worker's, too.
+        lines: what is logged about jobs, to be sent to the broker; nothing is without.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Worker:
         name: str | None = None,
         slot: str = "",
         age_s: float = 0.0,
+        lines: JobLines | None = None,
     ) -> None:
         self._settings = settings
         self._allow_unsafe_broker = allow_unsafe_broker
@@ -90,6 +95,8 @@ class Worker:
             else f"{_token(socket.gethostname())}-{os.getpid()}-{self._rng.getrandbits(24):06x}"
         )
         self._slot = slot
+        self._lines = lines
+        self._tracing: Tracing | None = None
         self._started_at = clock.now()
         self._began_at = clock.monotonic() - age_s
         self._books: list[CostBook] = []
@@ -102,7 +109,7 @@ class Worker:
         self._background: list[asyncio.Task[None]] = []
         self._spawn_s = spawn_s(os.environ, clock)
         self._began = clock.monotonic()
-        self._log = structlog.get_logger().bind(worker=self.id)
+        self._log = structlog.get_logger()
 
     def stop(self) -> None:
         """Finish what runs within the grace, give back the rest, and return from `run`. Calling it twice is fine."""
@@ -124,15 +131,23 @@ class Worker:
             UnknownModel: one of the models is not in the registry.
             TopologyDrift: the broker has other settings than Headrace needs.
             UnsafeBroker: the broker could lose accepted jobs, and that was not allowed.
-            SettingsError: the port of the metrics is taken.
+            SettingsError: the port of the metrics is taken; or traces are asked for, and cannot be made.
         """
-        try:
-            async with serving_metrics(self._metrics.registry, self._settings.metrics) as self._metrics_at:
-                await self._run()
-        except ExceptionGroup as group:
-            # A caller wants to know what went wrong, not which task noticed.
-            raise _first(group) from group
-        self._log.info("worker stopped")
+        # Every task of this worker begins inside, and so every line says it.
+        with structlog.contextvars.bound_contextvars(worker=self.id):
+            try:
+                async with (
+                    tracing_if_wanted(os.environ, "worker", self.id, self._clock, self._untaken) as self._tracing,
+                    serving_metrics(self._metrics.registry, self._settings.metrics) as self._metrics_at,
+                ):
+                    await self._run()
+            except ExceptionGroup as group:
+                # A caller wants to know what went wrong, not which task noticed.
+                raise _first(group) from group
+            self._log.info("worker stopped")
+
+    def _untaken(self, reason: str) -> None:
+        self._log.warning("spans are not taken", error=reason)
 
     async def _run(self) -> None:
         async with (
@@ -160,6 +175,8 @@ class Worker:
                         await self._serve(tasks, connection, blobs, decoder, hosts, Path(scratch))
                 finally:
                     await write_pages(connection, self._books, ended=True)
+                    if self._lines is not None:
+                        await send_rest(connection, self._lines)
             with contextlib.suppress(BrokerUnavailable):
                 await remove_status(connection, self.id)
 
@@ -211,6 +228,8 @@ class Worker:
             tasks.create_task(reap(connection, blobs, self._settings.reaper, self.id, self._clock, self._reaped)),
             tasks.create_task(forward_ingress(connection, self._clock)),
         ]
+        if self._lines is not None:
+            self._background.append(tasks.create_task(send_lines(connection, self._lines)))
         serving = []
         for host in hosts:
             lease_s = await lease_of_consumers(connection, host.spec.name)
@@ -220,7 +239,7 @@ class Worker:
             company = Company()
             around = Surroundings(
                 *(connection, blobs, host, book, company, self._clock, self._rng, self.id),
-                *(scratch, decoder, lease_s, self._metrics),
+                *(scratch, decoder, lease_s, self._metrics, self._tracing),
             )
             model_worker = ModelWorker(around, self._changed.set)
             self._model_workers.append(model_worker)

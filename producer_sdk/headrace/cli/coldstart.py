@@ -86,8 +86,9 @@ async def _measure(client: Client, spec: ModelSpec) -> int:
     clock = SystemClock()
     began = clock.monotonic()
     job_id = f"coldstart-{uuid4().hex[:12]}"
+    made_up = _small_input(spec.task)
     job = await client.submit(
-        spec.name, lane="normal", job_id=job_id, timeout_s=None, ttl_s=None, metadata=None, **_small_input(spec.task)
+        spec.name, lane="normal", job_id=job_id, timeout_s=None, ttl_s=None, metadata=None, traceparent=None, **made_up
     )
     try:
         result = await job.result(timeout_s=spec.timeouts.load_s + PATIENCE_S)

@@ -88,7 +88,7 @@ def run(
         spec = await client.model(model)
         values = parse(spec.task, inputs)
         job = await client.submit(
-            model, lane=lane, job_id=name, timeout_s=timeout_s, ttl_s=ttl_s, metadata=None, **values
+            model, lane=lane, job_id=name, timeout_s=timeout_s, ttl_s=ttl_s, metadata=None, traceparent=None, **values
         )
         submitted.append(job)
         return await _follow(job, options)
@@ -174,7 +174,7 @@ def submit(
         if repeat > 1:
             return await client.submit_many(model, [values] * repeat, lane=lane, timeout_s=timeout_s, ttl_s=ttl_s)
         job = await client.submit(
-            model, lane=lane, job_id=job_id, timeout_s=timeout_s, ttl_s=ttl_s, metadata=None, **values
+            model, lane=lane, job_id=job_id, timeout_s=timeout_s, ttl_s=ttl_s, metadata=None, traceparent=None, **values
         )
         return [job]
 

@@ -91,12 +91,14 @@ def _of_tenant(role: Role, tenant: Tenant, jetstream_blobs: bool) -> Permissions
     publish = [
         f"$JS.API.DIRECT.GET.{Stream.RESULTS}.results.{name}.>",
         f"$JS.API.DIRECT.GET.{Stream.EVENTS}.events.{name}.>",
+        f"$JS.API.DIRECT.GET.{Stream.LOGS}.logs.{name}.>",
         *_read_bucket(Bucket.MODELS),
     ]
     many: list[str] = []
     if tenant.trusted:
         # A consumer may deliver to any subject of the account it is made in: not for those we do not trust.
         publish.append(f"$JS.API.CONSUMER.CREATE.{Stream.EVENTS}.*.events.{name}.>")
+        publish.append(f"$JS.API.CONSUMER.CREATE.{Stream.LOGS}.*.logs.{name}.>")
         if jetstream_blobs:
             publish += _read_blobs()
             many.append(f"$JS.API.DIRECT.GET.OBJ_{BLOB_BUCKET}")
@@ -111,7 +113,7 @@ def _of_tenant(role: Role, tenant: Tenant, jetstream_blobs: bool) -> Permissions
             publish += [f"$O.{BLOB_BUCKET}.C.*", f"$O.{BLOB_BUCKET}.M.*"]
     elif role is Role.PRODUCER:
         publish.append(f"ingress.{name}.*.*")
-    subscribe = (f"{inbox_prefix(role, name)}.>", f"results.{name}.>", f"events.{name}.>")
+    subscribe = (f"{inbox_prefix(role, name)}.>", f"results.{name}.>", f"events.{name}.>", f"logs.{name}.>")
     return Permissions(tuple(publish), subscribe, tuple(many))
 
 
@@ -121,6 +123,7 @@ def _worker(jetstream_blobs: bool) -> Permissions:
         # Look whether everything is there; make what the broker keeps in memory and loses when it restarts.
         *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
         f"$JS.API.STREAM.CREATE.{Stream.EVENTS}",
+        f"$JS.API.STREAM.CREATE.{Stream.LOGS}",
         f"$JS.API.STREAM.CREATE.KV_{Bucket.WORKERS}",
         # See whether the broker syncs what it confirms, before any job is drawn, and why it stores nothing.
         SERVER_FACTS,
@@ -133,6 +136,7 @@ def _worker(jetstream_blobs: bool) -> Permissions:
         # Tell and settle.
         "results.*.*.*",
         "events.*.*.*.*",
+        "logs.*.*.*",
         "dead.*.*.*",
         f"$JS.API.DIRECT.GET.{Stream.RESULTS}.>",
         f"$KV.{Bucket.WORKERS}.*",

@@ -31,7 +31,7 @@ def warm_up(kinds: Iterable[EngineKind], specs: Iterable[Path], cache: Path) -> 
     Returns:
         The engines whose libraries are there.
     """
-    configure_logs()
+    configure_logs(component="zygote")
     log = structlog.get_logger()
     began = perf_counter()
     wanted: list[tuple[EngineKind, Path | None]] = [(kind, None) for kind in kinds]
