@@ -10,10 +10,11 @@ import pytest_asyncio
 from secured import DEADLINE_S, MODEL, OTHER, TRUSTED, UNTRUSTED, SecuredBroker
 
 import headrace
-from headrace_contracts.names import ingress_stream
+from headrace_contracts.names import Stream, ingress_stream
 from headrace_contracts.result import Result, Status
 from headrace_storage.auth.roles import Role
 from headrace_storage.connection import Connection
+from headrace_storage.following import last_message
 from headrace_storage.ingress import waiting_in_jobs
 from headrace_storage.results import get_result, wait_result
 from headrace_workers.forwarder import COUNT_EVERY, IN_JOBS
@@ -133,6 +134,16 @@ async def test_the_id_follows_from_its_own_receipt_or_header(served: SecuredBrok
     async with asyncio.timeout(DEADLINE_S):
         result = await wait_result(stranger, UNTRUSTED, "no-such-model", f"seq-{receipt.seq}")
     assert result.error.code == "unknown_model"
+
+
+async def test_the_trace_of_a_job_is_kept(served: SecuredBroker, stranger: Connection) -> None:
+    given = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    receipt = await stranger.js.publish(SUBJECT, body("traced"), headers=given)
+    job_id = f"seq-{receipt.seq}"
+    await result_of(stranger, job_id)
+    found = await last_message(stranger, Stream.RESULTS, f"results.{UNTRUSTED}.{MODEL}.{job_id}")
+    assert found is not None
+    assert {name: found.headers.get(name) for name in given} == given
 
 
 @pytest.mark.parametrize(

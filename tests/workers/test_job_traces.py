@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from otlp import Collector, Seen
 from rig import DEADLINE_S, TENANT, Rig
+from zygotes import forking
 
 import headrace
 from headrace_contracts.names import Stream
@@ -116,6 +117,27 @@ async def test_the_trace_of_a_job_goes_on_in_its_result_and_its_log_lines(rig: R
     async with asyncio.timeout(DEADLINE_S):
         line = await anext(follow_lines(rig.connection, TENANT, rig.model, job_id))
     assert line.trace_id == TRACE
+
+
+async def test_the_last_spans_of_a_worker_that_ends_are_sent(rig: Rig, collector: Collector) -> None:
+    rig.environment |= {**collector.environment, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
+    await rig.add_model()
+    worker = await rig.start_worker()
+    await rig.run(echo="x")
+    assert collector.spans == []
+    worker.terminate()
+    assert await worker.wait() == 0
+    assert len(jobs_of(collector.spans)) == 1
+
+
+async def test_a_forked_worker_sends_its_spans(rig: Rig, collector: Collector) -> None:
+    """The thread that sends them begins behind the fork: one of the parent would not be there."""
+    rig.environment |= collector.environment
+    await rig.add_model()
+    async with forking(rig) as workers:
+        await workers.start()
+        await rig.run(echo="x")
+        await spans_when(collector, jobs_of)
 
 
 @pytest.mark.parametrize("traceparent", [TRACEPARENT, None])

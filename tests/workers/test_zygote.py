@@ -53,7 +53,7 @@ async def test_a_forked_worker_says_where_its_start_went_and_ends_in_good_order(
         await until_ended(status.pid)
         assert await workers.status_line() == "exit status 0\n"
         assert '"worker stopped"' in workers.log.read_text()
-    assert re.search(r'"forked": true.*"engine ready"', workers.log.read_text()), "one line in the log"
+    assert re.search(r'"forked":true.*"engine ready"', workers.log.read_text()), "one line in the log"
 
 
 async def test_a_worker_that_cannot_run_leaves_its_status_and_its_last_words(rig: Rig, zygote: ZygoteProcess) -> None:
@@ -80,7 +80,7 @@ async def test_the_end_of_a_forked_engine_is_known_as_that_of_any_other(rig: Rig
         result = await rig.run(behaviour="crash")
         assert "was ended by SIGSEGV" in result.error.message
         assert (await rig.run()).status is Status.SUCCEEDED
-        assert workers.log.read_text().count('"forked": true') == 3
+        assert workers.log.read_text().count('"forked":true') == 3
 
 
 async def test_a_hung_engine_writes_where_it_hangs_before_it_is_killed(rig: Rig, zygote: ZygoteProcess) -> None:
