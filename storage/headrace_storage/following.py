@@ -38,7 +38,7 @@ async def follow(
     with connection.errors():
         subscription = await connection.nc.subscribe(inbox, cb=arrived.put)
     stop_listening = connection.on_reconnect(lambda: arrived.put_nowait(None))
-    ending = asyncio.create_task(_announce_last(connection, stream, subject, ended, arrived))
+    ending: asyncio.Task[None] | None = None
     arrived.put_nowait(None)
     seen = 0
     last: int | None = None
@@ -56,6 +56,8 @@ async def follow(
                     seen = await _feed(connection, stream, subject, inbox, seen, ended)
                 except BrokerForbidden:
                     break
+                # Not before: a role that may not read would be refused twice.
+                ending = ending or asyncio.create_task(_announce_last(connection, stream, subject, ended, arrived))
             elif isinstance(item, int):
                 last = item
             elif item.metadata.sequence.stream > seen:
@@ -65,8 +67,9 @@ async def follow(
         return
     finally:
         stop_listening()
-        ending.cancel()
-        await asyncio.wait([ending])
+        if ending is not None:
+            ending.cancel()
+            await asyncio.wait([ending])
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
     async with contextlib.aclosing(_follow_live(connection, subject, ended)) as live:

@@ -218,12 +218,8 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
     """
     limits = limits or await limits_there(connection)
     for config in stream_configs(limits):
-        try:
+        with _may_be_forbidden(str(config.name)):
             await _ensure_stream(connection, config)
-        except BrokerForbidden:
-            # Rights that were given out before there were log lines name no such stream; jobs need none.
-            if config.name != Stream.LOGS:
-                raise
     for bucket in bucket_configs(limits):
         await _ensure_bucket(connection, bucket)
 
@@ -236,7 +232,7 @@ async def limits_there(connection: Connection) -> StorageLimits:
     usual = StorageLimits()
     found: dict[Stream, api.StreamConfig] = {}
     for stream in Stream:
-        with connection.errors(), contextlib.suppress(nats.js.errors.NotFoundError):
+        with _may_be_forbidden(stream), connection.errors(), contextlib.suppress(nats.js.errors.NotFoundError):
             found[stream] = (await connection.js.stream_info(stream)).config
     jobs = found.get(Stream.JOBS)
     size = {stream: config.max_bytes for stream, config in found.items()}
@@ -250,6 +246,16 @@ async def limits_there(connection: Connection) -> StorageLimits:
         message_bytes=jobs.max_msg_size if jobs else usual.message_bytes,
         replicas=jobs.num_replicas if jobs else usual.replicas,
     )
+
+
+@contextlib.contextmanager
+def _may_be_forbidden(stream: str) -> Iterator[None]:
+    """Rights that were given out before there were log lines name no stream for them; jobs need none."""
+    try:
+        yield
+    except BrokerForbidden:
+        if stream != Stream.LOGS:
+            raise
 
 
 async def ensure_consumers(connection: Connection, model: str, ack_wait_s: float = ACK_WAIT_S) -> None:

@@ -1,5 +1,6 @@
 """`headrace logs`, as a process of its own."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ import pytest
 from command_line import Headrace
 from staged_worker import StagedWorker
 
+import headrace.client
 from headrace import Client
 from headrace_contracts.log_line import LogLevel, LogLine
 from headrace_storage.log_lines import publish_lines
@@ -45,6 +47,24 @@ async def test_following_ends_after_the_job(client: Client, worker: StagedWorker
     await publish_lines(worker.connection, "default", "write", job.id, (FAILED,))
     ended = await following.end()
     assert (ended.code, "attempt ended" in ended.out) == (0, True), ended
+
+
+async def test_lines_that_come_a_moment_after_the_result_are_followed(
+    client: Client, worker: StagedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker sends its last lines when the result is there already."""
+    monkeypatch.setattr(headrace.client, "LAST_LINES_S", 2.0)
+    job = await client.submit("write", prompt="x")
+
+    async def told() -> list[LogLine]:
+        return [line async for line in job.follow_logs()]
+
+    following = asyncio.create_task(told())
+    await worker.succeed(job, {"text": "red", "finish_reason": "stop", "seed": 7})
+    await job.result()
+    await asyncio.sleep(0.2)  # what a worker waits for more lines, and then some
+    await publish_lines(worker.connection, "default", "write", job.id, (FAILED,))
+    assert await following == [FAILED]
 
 
 async def test_a_job_without_lines_is_explained(client: Client, headrace_command: Headrace) -> None:
