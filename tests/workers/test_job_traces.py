@@ -162,6 +162,16 @@ async def test_attempts_of_a_job_are_in_one_trace(rig: Rig, collector: Collector
     assert lost.failed
 
 
+async def test_the_span_of_a_canceled_job_says_so(rig: Rig, collector: Collector) -> None:
+    await traced(rig, collector)
+    job_id = await rig.submit(steps=100, step_s=0.2)
+    await rig.until_running(job_id)
+    await rig.cancel(job_id)
+    [job] = jobs_of(await spans_when(collector, jobs_of))
+    assert [job.attributes[f"headrace.{key}"] for key in ("status", "code")] == ["canceled", "canceled"]
+    assert not job.failed
+
+
 async def test_a_worker_without_tracing_passes_the_trace_on(rig: Rig) -> None:
     await rig.add_model()
     await rig.start_worker()

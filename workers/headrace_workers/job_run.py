@@ -35,6 +35,7 @@ from headrace_workers.engine_host import EngineDied
 from headrace_workers.engine_run import EngineRun, Stop
 from headrace_workers.frames import Done, Run
 from headrace_workers.job_files import JobFiles
+from headrace_workers.job_inputs import JobInputs
 from headrace_workers.job_trace import JobTrace
 from headrace_workers.job_watch import JobWatch
 from headrace_workers.lease import Lease
@@ -83,7 +84,7 @@ class JobRun:
         self._taken_at = around.clock.now()
         self._stop: Stop | None = None
         self._engine_run: EngineRun | None = None
-        self._decoding: asyncio.Task[dict[str, str]] | None = None
+        self._inputs = JobInputs(around, self._check_stop)
         self._attempts = Attempts()
         self._bill: Bill | None = None
         """What this run took of the worker; None if no engine began it."""
@@ -107,8 +108,7 @@ class JobRun:
         self._stop = self._stop or why
         if self._engine_run is not None:
             self._engine_run.stop(why)
-        if self._decoding is not None:
-            self._decoding.cancel()
+        self._inputs.stop()
 
     async def run(self) -> None:
         """All steps. Returns when the job is settled, or when somebody else has to settle it."""
@@ -149,7 +149,7 @@ class JobRun:
             self._log.info("job taken", lane=job.lane, delivery=self.delivery.num_delivered)
         files = JobFiles(self._around, scratch, lambda: self._stop is not None)
         with self._trace.phase("fetch"):
-            inputs = await self._decode_inputs(await self._fetch(task_input, files))
+            inputs = await self._inputs.ready(task_input, files)
         await self._join(job)
         self._check_stop()
         done = await self._run(job, task_input, inputs, scratch)
@@ -160,8 +160,9 @@ class JobRun:
 
     async def _commit(self, job: Job, result: Result) -> None:
         with self._trace.phase("commit"):
-            await self._settlement.end(job, result, self._trace.context)
-        self._trace.becomes(result.status, result.error.code if result.error is not None else "")
+            ended = await self._settlement.end(job, result, self._trace.context)
+        if ended is not None:
+            self._trace.becomes(ended.status, ended.error.code if ended.error is not None else "")
 
     def _decode(self) -> Job:
         d = self.delivery
@@ -203,29 +204,6 @@ class JobRun:
     async def _check_not_ended(self, job: Job) -> None:
         if await has_ended(self._around.connection, job.tenant, job.model, job.id):
             raise JobEnded("it has a result already")
-
-    async def _fetch(self, task_input: TaskInput, files: JobFiles) -> dict[str, str]:
-        """Bring every input file into the scratch folder, size and hash checked."""
-        began = self._around.clock.monotonic()
-        paths = await files.fetch(admission.files_of(task_input))
-        self._timings = msgspec.structs.replace(self._timings, fetch_s=self._around.clock.monotonic() - began)
-        return paths
-
-    async def _decode_inputs(self, files: dict[str, str]) -> dict[str, str]:
-        """Samples in the place of recordings, made by a process that ends with the file."""
-        if not files:
-            return files
-        began = self._around.clock.monotonic()
-        self._decoding = asyncio.create_task(self._around.decoder.decode_inputs(self._around.spec, files))
-        try:
-            await asyncio.wait([self._decoding])
-            self._check_stop()
-            return self._decoding.result()
-        finally:
-            self._decoding.cancel()
-            self._decoding = None
-            fetch_s = self._timings.fetch_s + self._around.clock.monotonic() - began
-            self._timings = msgspec.structs.replace(self._timings, fetch_s=fetch_s)
 
     async def _run(self, job: Job, task_input: TaskInput, files: dict[str, str], out_dir: Path) -> Done:
         spec = self._around.spec
@@ -280,6 +258,7 @@ class JobRun:
                 await self._end_as(job, outcome)
             case Forget():
                 if self._stop is Stop.CANCELED:
+                    self._trace.becomes(Status.CANCELED, ErrorCode.CANCELED)
                     self._around.metrics.canceled(job.model, job.lane)
                 await settlement.forget()
             case GiveBack():
@@ -362,7 +341,9 @@ class JobRun:
         waited_s = max(0.0, (self._taken_at - job.created_at).total_seconds())
         loading_s = (host.ready_at - max(host.loading_since, job.created_at)).total_seconds()
         load_s = min(waited_s, max(0.0, loading_s))
-        return msgspec.structs.replace(self._timings, queued_s=waited_s - load_s, load_s=load_s)
+        return msgspec.structs.replace(
+            self._timings, queued_s=waited_s - load_s, load_s=load_s, fetch_s=self._inputs.fetch_s
+        )
 
     @property
     def _attempt_number(self) -> int:

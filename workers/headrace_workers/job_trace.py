@@ -9,6 +9,7 @@ from datetime import datetime
 
 from headrace_contracts.job import Job
 from headrace_contracts.names import Stream
+from headrace_contracts.result import Status
 from headrace_contracts.trace_context import TraceContext
 from headrace_storage.delivery import Delivery
 from headrace_telemetry.tracing import Attributes, Span
@@ -85,7 +86,7 @@ class JobTrace:
             self._span.child("run", self._started_at, self._clock.now(), {"headrace.attempt": self._attempt}, error)
 
     def becomes(self, status: str, code: str = "") -> None:
-        """What the delivery came to: a status of the job, or `retrying`, or `given_back`."""
+        """What the delivery came to: the status that the job has now, or `retrying`, or `given_back`."""
         self._status, self._code = status, code
 
     def end(self) -> None:
@@ -100,4 +101,6 @@ class JobTrace:
             "headrace.code": self._code,
             "headrace.attempt": self._attempt,
         }
-        self._span.end(now, attributes, self._code or None)
+        # Who cancels a job gets what was asked for.
+        error = "" if self._status == Status.CANCELED else self._code
+        self._span.end(now, attributes, error or None)

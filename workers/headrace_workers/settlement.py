@@ -24,7 +24,7 @@ from headrace_contracts.trace_context import TraceContext
 from headrace_storage.attempts import change_attempts, forget_attempts
 from headrace_storage.dead import bury
 from headrace_storage.delivery import Delivery
-from headrace_storage.results import commit_result
+from headrace_storage.results import Committed, commit_result
 from headrace_workers.lease import Lease
 from headrace_workers.surroundings import Surroundings
 
@@ -45,9 +45,14 @@ class Settlement:
         """Have every line from here on say these."""
         self._log = self._log.bind(**fields)
 
-    async def end(self, job: Job, result: Result, trace: TraceContext | None = None) -> None:
-        """Make `result` the end of the job unless it has one, then remove the job from the queue."""
-        won = await self._commit(job.tenant, job.lane, result, job.encoding, trace)
+    async def end(self, job: Job, result: Result, trace: TraceContext | None = None) -> Result | None:
+        """Make `result` the end of the job unless it has one, then remove the job from the queue.
+
+        Returns:
+            The result that the job has now: ours, or that of whoever was first; None if that is not readable.
+        """
+        committed = await self._commit(job.tenant, job.lane, result, job.encoding, trace)
+        won = committed is not None and committed.won
         if not won:
             await self._remove_artifacts(result)
         code = {"code": result.error.code} if result.error is not None else {}
@@ -55,6 +60,7 @@ class Settlement:
         await self._lease.ack()
         if self._delivery.num_delivered > 1:
             await self._forget(job)
+        return None if committed is None else committed.result
 
     async def record(self, job: Job, change: Callable[[Attempts], Attempts]) -> Attempts:
         """Write down what became of this delivery, before it is answered; the record as it is then.
@@ -108,8 +114,8 @@ class Settlement:
 
     async def _commit(
         self, tenant: str, lane: Lane, result: Result, encoding: Encoding, trace: TraceContext | None = None
-    ) -> bool:
-        """Commit until the broker took the result or showed another."""
+    ) -> Committed | None:
+        """Commit until the broker took the result or showed another; None if what it shows is no result."""
         while True:
             try:
                 committed = await commit_result(self._around.connection, tenant, result, encoding, trace)
@@ -119,13 +125,13 @@ class Settlement:
             except UndecodableMessage:
                 # Somebody published something else on the subject: that is how this job ended.
                 self._log.warning("the job's subject holds no result")
-                return False
+                return None
             else:
                 if committed.won:
                     self._around.metrics.ended(lane, result, self._around.clock.now())
                 elif committed.result.status is Status.CANCELED:
                     self._around.metrics.canceled(result.model, lane)
-                return committed.won
+                return committed
 
     async def _bury(self, tenant: str, model: str, job_id: str, reason: str, last_lines: Sequence[str] = ()) -> None:
         delivery = self._delivery
