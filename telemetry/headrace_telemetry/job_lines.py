@@ -63,9 +63,13 @@ class JobLines:
         self._dropped += count
 
     def close(self) -> None:
-        """Take no more lines, and forget those there are: nobody will send them."""
+        """Take no more lines until `open`, and forget those there are: nobody will send them."""
         self._closed = True
         self._lines.clear()
+
+    def open(self) -> None:
+        """Take lines: as it is at first."""
+        self._closed = False
 
     async def wait(self) -> None:
         """Until there are lines."""

@@ -65,10 +65,13 @@ def test_long_text_is_cut() -> None:
     assert kept.line.fields["error"] == "e" * LONGEST_TEXT
 
 
-def test_nothing_is_kept_once_nobody_sends() -> None:
+def test_nothing_is_kept_while_nobody_sends() -> None:
     lines = JobLines()
     configure_logs("info", io.StringIO(), lines=lines)
     structlog.get_logger().info("x", **ABOUT)
     lines.close()
     structlog.get_logger().info("x", **ABOUT)
     assert lines.take() == []
+    lines.open()
+    structlog.get_logger().info("y", **ABOUT)
+    assert [kept.line.event for kept in lines.take()] == ["y"]

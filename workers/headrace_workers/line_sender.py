@@ -17,15 +17,21 @@ TOGETHER_S: Final = 0.1
 # Of one message: far below what the smallest broker takes.
 MOST_IN_A_MESSAGE: Final = 100
 PAUSE_S: Final = 0.5
+GET_RIGHTS: Final = "headrace auth update FOLDER, restart the broker, headrace auth apply FOLDER"
 
 
 async def send_lines(connection: Connection, lines: JobLines) -> None:
     """Send lines until canceled; what is there then can be sent with `send_rest`."""
     log = structlog.get_logger()
-    if not await _allowed(connection):
+    reconnected = asyncio.Event()
+    connection.on_reconnect(reconnected.set)
+    while not await _allowed(connection):
         lines.close()
-        log.warning("log lines stay here: this role may not send them", do="headrace auth apply, with new credentials")
-        return
+        log.warning("log lines stay here: this role may not send them", do=GET_RIGHTS)
+        # A broker that was started again may know more of us.
+        await reconnected.wait()
+        reconnected.clear()
+    lines.open()
     while True:
         await lines.wait()
         await asyncio.sleep(TOGETHER_S)
