@@ -34,7 +34,11 @@ def program(name: str) -> str:
 def services(overlays: tuple[str, ...], *profiles: str) -> dict[str, dict[str, Any]]:
     files = [word for name in ("docker-compose", *overlays) for word in ("-f", str(COMPOSE / f"{name}.yml"))]
     chosen = [word for profile in profiles for word in ("--profile", profile)]
-    environment = {name: value for name, value in os.environ.items() if not name.endswith(("_PORT", "_IMAGE"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.endswith(("_PORT", "_IMAGE")) and not name.startswith("OTEL_")
+    }
     done = subprocess.run(
         [program("docker-compose"), "--env-file", "/dev/null", *files, *chosen, "config", "--format", "json"],
         env=environment, capture_output=True, text=True, timeout=30,
@@ -108,6 +112,12 @@ def test_images_and_ports_are_variables() -> None:
                 assert re.search(r"127\.0\.0\.1:\$\{[A-Z0-9_]+_PORT:-\d+\}:\d+", line), f"{path.name}: {line}"
 
 
+def test_brokers_read_what_a_new_setup_wrote() -> None:
+    for overlays, count in (((), 1), (("cluster",), 3)):
+        brokers = [service for name, service in services(overlays).items() if name.startswith("nats")]
+        assert [broker["depends_on"]["setup"].get("restart") for broker in brokers] == [True] * count
+
+
 def test_only_the_gpu_overlay_asks_for_gpus() -> None:
     for overlays in SINGLE:
         asking = {name for name, service in services(overlays, "*").items() if _gpus(service)}
@@ -142,6 +152,17 @@ def test_a_service_has_its_own_credentials_and_no_others(overlays: tuple[str, ..
             continue
         assert secret == ({allowed[name]} if name in allowed else set()), name
         assert all(mounts[source]["read_only"] for source in secret), name
+
+
+def test_spans_go_where_somebody_wants_them_and_nowhere_else() -> None:
+    for overlays, endpoint in (((), ""), (("tracing",), "http://tracing:4318")):
+        environments = {name: service.get("environment", {}) for name, service in services(overlays, "*").items()}
+        asked = {name for name, environment in environments.items() if "OTEL_EXPORTER_OTLP_ENDPOINT" in environment}
+        assert asked == TEMPLATES | {"headrace"}
+        for environment in map(environments.__getitem__, asked):
+            assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
+            # Nothing at all, where nothing was set: OpenTelemetry takes an empty one for a mistake.
+            assert environment["OTEL_TRACES_SAMPLER"] is None
 
 
 def test_no_secret_is_in_a_file() -> None:
