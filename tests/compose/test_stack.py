@@ -25,7 +25,7 @@ from jobs import (
     speech_is_written_down,
     succeeded,
 )
-from stack import REPOSITORY, Stack, Start, Step, say, until
+from stack import LOOK_EVERY_S, REPOSITORY, Stack, Start, Step, say, until
 
 from headrace import Client
 from headrace_contracts.alert import AlertName
@@ -93,6 +93,15 @@ async def test_files_of_results_are_in_the_s3_server(stack: Stack, client: Clien
     assert (await a_picture_is_drawn(client)).startswith(b"\x89PNG")
     streams = await admin.connection.js.streams_info()
     assert [stream.config.name for stream in streams if (stream.config.name or "").startswith("OBJ_")] == []
+
+
+async def test_log_lines_of_a_job_reach_whoever_sent_it(client: Client) -> None:
+    job = await client.submit("tiny-shapes", prompt="a red star on a blue background", seed=1)
+    await succeeded(job)
+    async with asyncio.timeout(RECOVERY_DEADLINE_S):
+        # They have no receipt, and come a moment after the result.
+        while "job ended" not in {line.event for line in await job.logs()}:
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def test_a_node_client_that_never_saw_our_code_gets_an_answer(stack: Stack, admin: Client) -> None:
