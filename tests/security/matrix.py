@@ -79,6 +79,15 @@ ATTEMPTS = (
         f"{API}.CONSUMER.CREATE.EVENTS",
         f"{API}.DIRECT.GET.EVENTS",
     ),
+    publish(
+        "see who began a job of its tenant",
+        f"{API}.DIRECT.GET.EVENTS.events.<own>.*.j.started",
+        allowed=(*TENANTS, WORKER),
+    ),
+    publish(
+        "see who began a job of another tenant", f"{API}.DIRECT.GET.EVENTS.events.other.*.j.started", allowed=(WORKER,)
+    ),
+    publish("read another event of another tenant", f"{API}.DIRECT.GET.EVENTS.events.other.*.j.chunk"),
     subscribe("listen to events of another tenant", "events.other.>", "events.>"),
     publish(
         "read log lines of its tenant's jobs",

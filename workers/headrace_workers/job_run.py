@@ -20,7 +20,7 @@ from headrace_contracts import codec
 from headrace_contracts import event as events
 from headrace_contracts.attempts import Attempts, billed, excused, failed, judged, suspected
 from headrace_contracts.cost import Bill, usage_with
-from headrace_contracts.errors import BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, ErrorCode, JobError, UndecodableMessage
 from headrace_contracts.file import Artifact, File
 from headrace_contracts.job import Job, decode_job
 from headrace_contracts.names import artifact_prefix
@@ -251,6 +251,9 @@ class JobRun:
         if not isinstance(error, (JobEnded, Interrupted)):
             code = {"code": error.code} if isinstance(error, JobError) else {}
             self._log.warning("attempt ended", error=type(error).__name__, at=_raised_at(error), **code)
+        if isinstance(error, BrokerForbidden):
+            # It will not pass by itself.
+            self._log.error("this role may not do what a worker does", action=error.action, subject=error.subject)
         settlement, delivery = self._settlement, self.delivery.num_delivered
         outcome = outcome_of(error, self._around.spec.retry)
         match outcome:

@@ -144,6 +144,8 @@ def _worker(jetstream_blobs: bool) -> Permissions:
         f"$KV.{Bucket.ATTEMPTS}.>",
         f"$JS.API.DIRECT.GET.KV_{Bucket.ATTEMPTS}.>",
         f"$JS.API.DIRECT.GET.KV_{Bucket.MODELS}.>",
+        # A job that another had: which worker began it, and so died of it or with it?
+        f"$JS.API.DIRECT.GET.{Stream.EVENTS}.events.*.*.*.started",
         # Reap: any worker may hold that lease, and then ends what nobody draws and removes what nobody needs.
         f"$JS.API.STREAM.MSG.GET.KV_{Bucket.LEASES}",
         f"$KV.{Bucket.LEASES}.reaper",
