@@ -1,8 +1,11 @@
 """The MODELS bucket: which models there are, and what each takes."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
+import nats.errors
 import nats.js.errors
 from nats.js.kv import KeyValue
 
@@ -10,8 +13,13 @@ from headrace_contracts.errors import InvalidSpec, UnknownModel
 from headrace_contracts.model import ModelSpec
 from headrace_contracts.names import Bucket
 from headrace_storage.buckets import bucket_entries
-from headrace_storage.connection import Connection
+from headrace_storage.connection import CHOOSING_A_LEADER, Connection
 from headrace_storage.topology import ACK_WAIT_S, ensure_consumers
+
+# As for a publish: a cluster takes 4 to 7 s to choose a new leader.
+DEADLINE_S = 15.0
+ATTEMPT_TIMEOUT_S = 3.0
+PAUSE_S = 0.2
 
 
 async def add_model(connection: Connection, spec: ModelSpec, ack_wait_s: float = ACK_WAIT_S) -> None:
@@ -85,14 +93,43 @@ async def get_model(connection: Connection, name: str) -> ModelSpec:
 async def _entry(connection: Connection, name: str) -> KeyValue.Entry:
     with connection.errors():
         try:
-            bucket = await connection.js.key_value(Bucket.MODELS)
-            return await bucket.get(name)
+            async with asyncio.timeout(DEADLINE_S):
+                return await _first_answer(connection, name)
         except (
             nats.js.errors.KeyNotFoundError,
             nats.js.errors.InvalidKeyError,
             nats.js.errors.BucketNotFoundError,
         ) as error:
             raise UnknownModel(name, await model_names(connection)) from error
+
+
+async def _first_answer(connection: Connection, name: str) -> KeyValue.Entry:
+    """An entry as the first broker that answers has it; asks until one does.
+
+    The client's `key_value` would ask the bucket's leader whether there is a bucket, and nobody answers that while a
+    leader is chosen. To read, any broker will do; but one that dies takes a question along, and one that just got its
+    copy is not asked yet.
+    """
+    bucket = KeyValue(Bucket.MODELS, f"KV_{Bucket.MODELS}", f"$KV.{Bucket.MODELS}.", connection.js, direct=True)
+    while True:
+        try:
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+                return await bucket.get(name)
+        except nats.errors.NoRespondersError:
+            await _check_bucket(connection)
+            await asyncio.sleep(PAUSE_S)
+        except TimeoutError:
+            continue
+
+
+async def _check_bucket(connection: Connection) -> None:
+    """Raise where the broker says that there is no such bucket; silence says nothing, and no leader neither."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            await connection.js.key_value(Bucket.MODELS)
+    except nats.js.errors.APIError as error:
+        if error.err_code not in CHOOSING_A_LEADER:
+            raise
 
 
 async def model_names(connection: Connection) -> tuple[str, ...]:

@@ -295,6 +295,14 @@ def containers(stack: Stack) -> list[str]:
     ).split()
 
 
+async def test_nobody_asked_the_broker_for_what_its_role_may_not_do(stack: Stack) -> None:
+    """After all that the tests before did: a right that lacks may show in a crash alone, as a job that never ends."""
+    said = stack.compose("logs", "--no-color", "nats").splitlines()
+    assert any("Server is ready" in line for line in said)
+    # A tenant's own questions may be refused, and clients know what that means.
+    assert [line for line in said if "Violation" in line and "TENANT_" not in line] == []
+
+
 async def test_a_second_up_changes_nothing(stack: Stack) -> None:
     before = {service: stack.container(service) for service in ("nats", "s3", "scaler", "prometheus")}
     with Step("a second up"):
