@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from headrace_contracts.settings import Settings
 from headrace_storage.broker_levels import BrokerLevels, broker_levels
 from headrace_storage.connection import Connection
 
@@ -37,10 +38,11 @@ class BrokerMetrics(Collector):
         """Take over what was seen."""
         self._levels = levels
 
-    async def keep(self, connection: Connection, monitor_url: str | None) -> NoReturn:
+    async def keep(self, connection: Connection, settings: Settings) -> NoReturn:
         """Look again and again, until canceled: a broker that does not answer is not healthy."""
         while True:
-            self.seen(await broker_levels(connection, monitor_url))
+            monitor_url, jetstream_blobs = settings.nats.monitor_url, settings.s3 is None
+            self.seen(await broker_levels(connection, monitor_url, jetstream_blobs=jetstream_blobs))
             await asyncio.sleep(LOOK_EVERY_S)
 
     def collect(self) -> Iterator[Metric]:

@@ -84,7 +84,7 @@ class Scaler:
             self._process.connected = lambda: connection.is_connected
             looking = [
                 asyncio.create_task(self._targets.keep(connection)),
-                asyncio.create_task(self.metrics.broker.keep(connection, self._settings.nats.monitor_url)),
+                asyncio.create_task(self.metrics.broker.keep(connection, self._settings)),
             ]
             leadership = Leadership(connection, LeaseName.SCALER, self.name, self._clock)
             leading = asyncio.create_task(leadership.lead(lambda: self._term(connection, leadership)))

@@ -11,7 +11,8 @@ from headrace_storage.doctor.asking import Silence, ask
 from headrace_storage.doctor.monitoring import look_at_servers
 from headrace_storage.doctor.observation import Monitoring
 
-_STREAMS = (*Stream, *(f"KV_{bucket}" for bucket in Bucket), f"OBJ_{BLOB_BUCKET}")
+_STREAMS = (*Stream, *(f"KV_{bucket}" for bucket in Bucket))
+_BLOBS = f"OBJ_{BLOB_BUCKET}"
 _NOT_FOUND = 404
 
 
@@ -41,25 +42,27 @@ class BrokerLevels(msgspec.Struct, frozen=True):
         return next((stream.messages for stream in self.streams if stream.name == Stream.DEAD), None)
 
 
-async def broker_levels(connection: Connection, monitor_url: str | None) -> BrokerLevels:
+async def broker_levels(
+    connection: Connection, monitor_url: str | None, *, jetstream_blobs: bool = True
+) -> BrokerLevels:
     """Look at all streams, the account and the servers, in a few seconds however the broker is.
 
     Args:
         connection: of a role that may ask; a question that is denied leaves its numbers out.
         monitor_url: of the servers' monitoring ports; None: they are asked over the connection.
+        jetstream_blobs: files are kept in JetStream's object store.
     """
+    names = (*_STREAMS, _BLOBS) if jetstream_blobs else _STREAMS
     account, servers, *streams = await asyncio.gather(
         ask(connection, "$JS.API.INFO"),
         look_at_servers(connection, monitor_url),
-        *(ask(connection, f"$JS.API.STREAM.INFO.{name}") for name in _STREAMS),
+        *(ask(connection, f"$JS.API.STREAM.INFO.{name}") for name in names),
     )
     seen = servers if isinstance(servers, Monitoring) else None
     used_bytes, limit_bytes = _fullest(account, seen)
     return BrokerLevels(
         healthy=all(map(_is_well, (account, *streams))) and not (seen and seen.unhealthy),
-        streams=tuple(
-            _level(name, answer) for name, answer in zip(_STREAMS, streams, strict=True) if _is_there(answer)
-        ),
+        streams=tuple(_level(name, answer) for name, answer in zip(names, streams, strict=True) if _is_there(answer)),
         storage_bytes=used_bytes,
         storage_limit_bytes=limit_bytes,
     )

@@ -80,7 +80,7 @@ def permissions_of(role: Role, tenant: Tenant | None = None, *, jetstream_blobs:
         case Role.WORKER:
             return _worker(jetstream_blobs)
         case Role.SCALER:
-            return _scaler()
+            return _scaler(jetstream_blobs)
         case Role.PRODUCER | Role.CONSUMER:
             assert tenant is not None, f"a {role} belongs to a tenant"
             return _of_tenant(role, tenant, jetstream_blobs)
@@ -175,8 +175,9 @@ def _worker(jetstream_blobs: bool) -> Permissions:
     return Permissions(tuple(publish), (f"{inbox_prefix(Role.WORKER)}.>", *control), answers=True)
 
 
-def _scaler() -> Permissions:
-    streams = (*Stream, *(f"KV_{bucket}" for bucket in Bucket), f"OBJ_{BLOB_BUCKET}")
+def _scaler(jetstream_blobs: bool) -> Permissions:
+    blobs = (f"OBJ_{BLOB_BUCKET}",) if jetstream_blobs else ()
+    streams = (*Stream, *(f"KV_{bucket}" for bucket in Bucket), *blobs)
     publish = [
         # How full everything is, for whoever is woken before it refuses.
         *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
