@@ -51,9 +51,9 @@ def ack_before_commit() -> None:
     end = Settlement.end
 
     @functools.wraps(end)
-    async def broken(self: Settlement, job: Any, result: Any) -> None:
+    async def broken(self: Settlement, *args: Any) -> Any:
         await self._delivery.ack()
-        await end(self, job, result)
+        return await end(self, *args)
 
     Settlement.end = broken  # type: ignore[method-assign]
 

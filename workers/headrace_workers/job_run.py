@@ -148,8 +148,7 @@ class JobRun:
             # Others are in the engine at once, and a line takes a no-op job a hundredth of its time.
             self._log.info("job taken", lane=job.lane, delivery=self.delivery.num_delivered)
         files = JobFiles(self._around, scratch, lambda: self._stop is not None)
-        with self._trace.phase("fetch"):
-            inputs = await self._inputs.ready(task_input, files)
+        inputs = await self._fetch(task_input, files)
         await self._join(job)
         self._check_stop()
         done = await self._run(job, task_input, inputs, scratch)
@@ -204,6 +203,10 @@ class JobRun:
     async def _check_not_ended(self, job: Job) -> None:
         if await has_ended(self._around.connection, job.tenant, job.model, job.id):
             raise JobEnded("it has a result already")
+
+    async def _fetch(self, task_input: TaskInput, files: JobFiles) -> dict[str, str]:
+        with self._trace.phase("fetch"):
+            return await self._inputs.ready(task_input, files)
 
     async def _run(self, job: Job, task_input: TaskInput, files: dict[str, str], out_dir: Path) -> Done:
         spec = self._around.spec
