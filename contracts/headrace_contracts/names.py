@@ -49,7 +49,12 @@ class Bucket(StrEnum):
     ACCOUNTS = "ACCOUNTS"
 
 
+EVERY_STREAM: Final = (*Stream, *(f"KV_{bucket}" for bucket in Bucket))
+"""Those behind the buckets too."""
+
 BLOB_BUCKET: Final = "headrace"
+BLOB_STREAM: Final = f"OBJ_{BLOB_BUCKET}"
+"""Made when the object store is first opened, and not at all where blobs are in S3."""
 INPUTS_FOLDER: Final = "inputs"
 
 # The broker itself says there that a job was stored: subject and headers, without the body. For whoever starts workers.

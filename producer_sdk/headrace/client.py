@@ -5,10 +5,10 @@ Talks to the broker and the blob store by way of `headrace_storage`; knows no NA
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 from headrace.canceling import Origin, cancel_job, request_cancel
@@ -227,18 +227,11 @@ class Client:
 
         Events are kept for an hour, in the broker's memory: after its restart some may be missing.
         """
-        ended = asyncio.Event()
-        waiting = asyncio.create_task(self.result(model, job_id))
-        waiting.add_done_callback(lambda _: ended.set())
-        try:
+        async with _until_over(self.result(model, job_id)) as ended:
             following = follow_events(self.connection, self.settings.tenant, model, job_id, ended)
             async with contextlib.aclosing(following):
                 async for event in following:
                     yield event
-            await waiting
-        finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
 
     async def logs(self, model: str, job_id: str) -> list[LogLine]:
         """What workers have logged about a job until now, in order; of a job that nobody took, nothing.
@@ -254,24 +247,17 @@ class Client:
 
     async def follow_logs(self, model: str, job_id: str) -> AsyncGenerator[LogLine, None]:
         """As `logs`, and then each line as it comes; the iterator ends soon after the job has."""
-        ended = asyncio.Event()
 
-        async def tell() -> None:
+        async def last_lines() -> None:
             await self.result(model, job_id)
             # The last lines are written when the result is there, and sent after that.
             await asyncio.sleep(LAST_LINES_S)
 
-        waiting = asyncio.create_task(tell())
-        waiting.add_done_callback(lambda _: ended.set())
-        try:
+        async with _until_over(last_lines()) as ended:
             following = follow_lines(self.connection, self.settings.tenant, model, job_id, ended)
             async with contextlib.aclosing(following):
                 async for line in following:
                     yield line
-            await waiting
-        finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
 
     async def stream(self, model: str, job_id: str) -> AsyncGenerator[str, None]:
         """The text of a job as it is written; the pieces joined are the text of its result.
@@ -379,3 +365,17 @@ class Client:
 
                 self._blobs = await self._stack.enter_async_context(open_blobs(self.settings, connection.nc))
             return self._blobs
+
+
+@contextlib.asynccontextmanager
+async def _until_over(waited_for: Coroutine[Any, Any, object]) -> AsyncIterator[asyncio.Event]:
+    """Wait beside the block: the event is set when that is over, and what it raised comes at the end of the block."""
+    over = asyncio.Event()
+    waiting = asyncio.create_task(waited_for)
+    waiting.add_done_callback(lambda _: over.set())
+    try:
+        yield over
+        await waiting
+    finally:
+        waiting.cancel()
+        await asyncio.wait([waiting])

@@ -5,14 +5,12 @@ from typing import Any
 
 import msgspec
 
-from headrace_contracts.names import BLOB_BUCKET, Bucket, Stream
+from headrace_contracts.names import BLOB_STREAM, EVERY_STREAM, Stream
 from headrace_storage.connection import Connection
 from headrace_storage.doctor.asking import Silence, ask
 from headrace_storage.doctor.monitoring import look_at_servers
 from headrace_storage.doctor.observation import Monitoring
 
-_STREAMS = (*Stream, *(f"KV_{bucket}" for bucket in Bucket))
-_BLOBS = f"OBJ_{BLOB_BUCKET}"
 _NOT_FOUND = 404
 
 
@@ -52,7 +50,7 @@ async def broker_levels(
         monitor_url: of the servers' monitoring ports; None: they are asked over the connection.
         jetstream_blobs: files are kept in JetStream's object store.
     """
-    names = (*_STREAMS, _BLOBS) if jetstream_blobs else _STREAMS
+    names = (*EVERY_STREAM, BLOB_STREAM) if jetstream_blobs else EVERY_STREAM
     account, servers, *streams = await asyncio.gather(
         ask(connection, "$JS.API.INFO"),
         look_at_servers(connection, monitor_url),

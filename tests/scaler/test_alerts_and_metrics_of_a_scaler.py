@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scaling_stage import QUICK, Stage
+from scraping import metrics_page
 
 from headrace_contracts.alert import Alert, AlertName, AlertState
 from headrace_contracts.errors import SettingsError
@@ -161,10 +162,8 @@ def read(port: int) -> dict[str, float]:
 
 
 def read_at(address: str) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(metrics_page(address)):
         for sample in family.samples:
             found[sample.name] = found.get(sample.name, 0.0) + sample.value
     return found

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import urllib.request
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from launchers_docker import DockerPlace, missing
 from launchers_places import LocalPlace, Place, ended, free, until
 from launchers_replicas import ReplicasPlace
 from rig import DEADLINE_S, Rig
+from scraping import metrics_page
 
 from headrace_contracts.heartbeat import EngineState
 from headrace_contracts.model import EngineKind, ModelSpec
@@ -27,11 +27,6 @@ from headrace_storage.connection import Connection
 from headrace_storage.topology import ensure_topology
 
 LONG_S = 600.0
-
-
-def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return str(answer.read().decode())
 
 
 @pytest_asyncio.fixture
@@ -261,7 +256,7 @@ async def test_a_local_worker_is_known_on_the_broker_by_its_order(
             assert (await rig.run(echo="hello")).status == "succeeded"
             counted = f'headrace_results_total{{code="",lane="normal",model="{rig.model}",status="succeeded"}} 1.0'
             async with asyncio.timeout(DEADLINE_S):
-                while counted not in await asyncio.to_thread(read, f"http://{status.metrics}/metrics"):
+                while counted not in await asyncio.to_thread(metrics_page, status.metrics):
                     await asyncio.sleep(0.02)
             await launcher.stop(order.worker, LONG_S)
             assert await ended(launcher, order.worker) == "exit status 0"

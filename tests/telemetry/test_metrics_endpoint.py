@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import http.client
 import socket
-import urllib.request
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from scraping import metrics_page
 
 from headrace_contracts.errors import SettingsError
 from headrace_contracts.settings import MetricsSettings
@@ -18,11 +18,6 @@ def registry() -> CollectorRegistry:
     made = CollectorRegistry()
     Gauge("answer", "Of everything.", registry=made).set(42)
     return made
-
-
-def read(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        return str(answer.read().decode())
 
 
 def answered(address: str, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -52,12 +47,12 @@ async def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
 
 async def test_the_port_is_free_again_at_once_and_was_open_on_loopback_only() -> None:
     async with serving_metrics(registry(), MetricsSettings(-1)) as address:
-        assert "answer 42.0" in await asyncio.to_thread(read, address)
+        assert "answer 42.0" in await asyncio.to_thread(metrics_page, address)
         port = int(address.rpartition(":")[2])
         with socket.socket() as other, pytest.raises(ConnectionRefusedError):
             other.connect(("127.0.0.2", port))
     with pytest.raises(OSError, match="refused"):
-        await asyncio.to_thread(read, address)
+        await asyncio.to_thread(metrics_page, address)
     async with serving_metrics(registry(), MetricsSettings(port)) as again:
         assert again == address
 
@@ -71,7 +66,7 @@ async def test_on_every_address_others_reach_it_by_the_name_of_the_machine() -> 
     async with serving_metrics(registry(), MetricsSettings(-1, "0.0.0.0")) as address:
         name, _, port = address.rpartition(":")
         assert name == socket.gethostname()
-        assert "answer 42.0" in await asyncio.to_thread(read, f"127.0.0.1:{port}")
+        assert "answer 42.0" in await asyncio.to_thread(metrics_page, f"127.0.0.1:{port}")
 
 
 async def test_a_page_is_served_beside_the_metrics_once_there_is_one() -> None:
@@ -103,4 +98,4 @@ async def test_a_reader_that_says_nothing_keeps_nobody_waiting() -> None:
     async with serving_metrics(registry(), MetricsSettings(-1)) as address:
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port))):
-            assert "answer 42.0" in await asyncio.to_thread(read, address)
+            assert "answer 42.0" in await asyncio.to_thread(metrics_page, address)

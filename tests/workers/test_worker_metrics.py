@@ -1,11 +1,11 @@
 """What a real worker shows Prometheus is what became of its jobs, at the address that its heartbeat names."""
 
 import asyncio
-import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rig import DEADLINE_S, Rig
+from scraping import metrics_page
 
 from headrace_contracts.errors import ErrorCode
 from headrace_contracts.heartbeat import EngineState
@@ -19,14 +19,9 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 async def scraped(address: str) -> Samples:
     """Samples by name and labels."""
-    text = await asyncio.to_thread(_get, f"http://{address}/metrics")
+    text = await asyncio.to_thread(metrics_page, address)
     families = text_string_to_metric_families(text)
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
-
-
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return str(answer.read().decode())
 
 
 def value(found: Samples, name: str, **labels: str) -> float:

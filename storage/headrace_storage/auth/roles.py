@@ -10,7 +10,16 @@ from enum import StrEnum
 
 import msgspec
 
-from headrace_contracts.names import ARRIVALS, BLOB_BUCKET, INGRESS_CONSUMER, Bucket, Stream, check_token
+from headrace_contracts.names import (
+    ARRIVALS,
+    BLOB_BUCKET,
+    BLOB_STREAM,
+    EVERY_STREAM,
+    INGRESS_CONSUMER,
+    Bucket,
+    Stream,
+    check_token,
+)
 
 SERVER_FACTS = "$SYS.REQ.SERVER.PING.JSZ"
 """The one question to the server itself that our account may ask: the settings of its JetStream."""
@@ -101,7 +110,7 @@ def _of_tenant(role: Role, tenant: Tenant, jetstream_blobs: bool) -> Permissions
         publish.append(f"$JS.API.CONSUMER.CREATE.{Stream.LOGS}.*.logs.{name}.>")
         if jetstream_blobs:
             publish += _read_blobs()
-            many.append(f"$JS.API.DIRECT.GET.OBJ_{BLOB_BUCKET}")
+            many.append(f"$JS.API.DIRECT.GET.{BLOB_STREAM}")
     if role is Role.PRODUCER and tenant.trusted:
         publish += [
             f"jobs.{name}.*.*",
@@ -118,10 +127,9 @@ def _of_tenant(role: Role, tenant: Tenant, jetstream_blobs: bool) -> Permissions
 
 
 def _worker(jetstream_blobs: bool) -> Permissions:
-    streams = [*Stream, *(f"KV_{bucket}" for bucket in Bucket)]
     publish = [
         # Look whether everything is there; make what the broker keeps in memory and loses when it restarts.
-        *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in EVERY_STREAM),
         f"$JS.API.STREAM.CREATE.{Stream.EVENTS}",
         f"$JS.API.STREAM.CREATE.{Stream.LOGS}",
         f"$JS.API.STREAM.CREATE.KV_{Bucket.WORKERS}",
@@ -164,11 +172,10 @@ def _worker(jetstream_blobs: bool) -> Permissions:
         "control.cancel.*.*.*",
     ]
     if jetstream_blobs:
-        object_stream = f"OBJ_{BLOB_BUCKET}"
         publish += [
             *_read_blobs(),
             f"$O.{BLOB_BUCKET}.>",
-            *(f"$JS.API.STREAM.{verb}.{object_stream}" for verb in ("CREATE", "MSG.DELETE", "PURGE")),
+            *(f"$JS.API.STREAM.{verb}.{BLOB_STREAM}" for verb in ("CREATE", "MSG.DELETE", "PURGE")),
         ]
     control = ("control.cancel.*.*.*", "control.drain.*")
     # Whoever asks a worker to drain waits for what it says.
@@ -176,8 +183,7 @@ def _worker(jetstream_blobs: bool) -> Permissions:
 
 
 def _scaler(jetstream_blobs: bool) -> Permissions:
-    blobs = (f"OBJ_{BLOB_BUCKET}",) if jetstream_blobs else ()
-    streams = (*Stream, *(f"KV_{bucket}" for bucket in Bucket), *blobs)
+    streams = (*EVERY_STREAM, BLOB_STREAM) if jetstream_blobs else EVERY_STREAM
     publish = [
         # How full everything is, for whoever is woken before it refuses.
         *(f"$JS.API.STREAM.INFO.{stream}" for stream in streams),
@@ -211,5 +217,4 @@ def _get_one(bucket: str) -> str:
 
 
 def _read_blobs() -> list[str]:
-    object_stream = f"OBJ_{BLOB_BUCKET}"
-    return [f"$JS.API.{verb}.{object_stream}" for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET")]
+    return [f"$JS.API.{verb}.{BLOB_STREAM}" for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET")]

@@ -8,7 +8,7 @@ from nats.js import api
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import BrokerUnavailable, HeadraceError, InvalidSpec
-from headrace_contracts.names import BLOB_BUCKET, Bucket, Lane, Stream, consumer_name
+from headrace_contracts.names import BLOB_BUCKET, BLOB_STREAM, Bucket, Lane, Stream, consumer_name
 from headrace_contracts.settings import NatsSettings
 from headrace_storage.connection import Connection
 from headrace_storage.doctor.asking import Silence, ask
@@ -21,7 +21,7 @@ from headrace_storage.workers import list_workers
 
 # The object store's stream; its size may be chosen.
 _BLOBS = api.StreamConfig(
-    name=f"OBJ_{BLOB_BUCKET}",
+    name=BLOB_STREAM,
     subjects=[f"$O.{BLOB_BUCKET}.C.>", f"$O.{BLOB_BUCKET}.M.>"],
     retention=api.RetentionPolicy.LIMITS,
     storage=api.StorageType.FILE,
