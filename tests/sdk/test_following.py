@@ -10,6 +10,7 @@ from staged_worker import DRAW, StagedWorker
 
 from headrace import BrokerUnavailable, Client, Settings, waiting
 from headrace_contracts.codec import Encoding
+from headrace_contracts.errors import UndecodableMessage
 from headrace_contracts.event import Progress, Started
 from headrace_contracts.names import Stream
 from headrace_contracts.result import Result
@@ -77,6 +78,18 @@ async def test_an_event_of_an_unknown_kind_is_passed_over(client: Client, worker
     await worker.start(job)
     await worker.succeed(job, PICTURE)
     assert [type(event) for event in [event async for event in job.events()]] == [Started]
+
+
+async def test_whoever_follows_learns_that_what_ended_the_job_is_no_result(
+    client: Client, worker: StagedWorker
+) -> None:
+    job = await client.submit("draw", prompt="star")
+    await worker.start(job)
+    await worker.connection.js.publish(f"results.default.draw.{job.id}", b"\xff\xff")
+    with pytest.raises(UndecodableMessage):
+        _ = [event async for event in job.events()]
+    with pytest.raises(UndecodableMessage):
+        _ = [line async for line in job.follow_logs()]
 
 
 async def test_a_job_that_ended_without_events_is_followed_to_its_end(client: Client, worker: StagedWorker) -> None:
