@@ -86,18 +86,8 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             allow_direct=True,
             num_replicas=limits.replicas,
         ),
-        api.StreamConfig(
-            name=Stream.EVENTS,
-            subjects=["events.*.*.*.*"],
-            retention=api.RetentionPolicy.LIMITS,
-            # Memory: a token a message would cost a disk sync each, and an event is worth nothing after the result.
-            storage=api.StorageType.MEMORY,
-            discard=api.DiscardPolicy.OLD,
-            max_bytes=limits.events_bytes,
-            max_age=3600.0,
-            allow_direct=True,
-            num_replicas=limits.replicas,
-        ),
+        # A token a message would cost a disk sync each, and an event is worth nothing after the result.
+        _in_memory(Stream.EVENTS, "events.*.*.*.*", limits.events_bytes, 3600.0, limits.replicas),
         api.StreamConfig(
             name=Stream.DEAD,
             subjects=["dead.*.*.*"],
@@ -110,7 +100,8 @@ def stream_configs(limits: StorageLimits) -> list[api.StreamConfig]:
             num_replicas=limits.replicas,
         ),
         _alerts_config(limits),
-        _logs_config(limits),
+        # Lines are worth no disk sync, and no job waits for room for them.
+        _in_memory(Stream.LOGS, "logs.*.*.*", limits.logs_bytes, DAY_S, limits.replicas),
     ]
 
 
@@ -129,18 +120,18 @@ def _alerts_config(limits: StorageLimits) -> api.StreamConfig:
     )
 
 
-def _logs_config(limits: StorageLimits) -> api.StreamConfig:
-    """Lines are worth no disk sync, and no job waits for room for them: the oldest make place."""
+def _in_memory(stream: Stream, subjects: str, max_bytes: int, max_age_s: float, replicas: int) -> api.StreamConfig:
+    """Best effort: what it holds ends with the broker, and the oldest makes place."""
     return api.StreamConfig(
-        name=Stream.LOGS,
-        subjects=["logs.*.*.*"],
+        name=stream,
+        subjects=[subjects],
         retention=api.RetentionPolicy.LIMITS,
         storage=api.StorageType.MEMORY,
         discard=api.DiscardPolicy.OLD,
-        max_bytes=limits.logs_bytes,
-        max_age=DAY_S,
+        max_bytes=max_bytes,
+        max_age=max_age_s,
         allow_direct=True,
-        num_replicas=limits.replicas,
+        num_replicas=replicas,
     )
 
 
