@@ -47,20 +47,24 @@ class Stack:
             settings["DOCKER_SOCKET"] = docker.host.removeprefix("unix://")
         self._environment_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
-    def compose(self, *words: str, timeout_s: float = 120.0) -> str:
-        """What `docker compose WORDS` printed.
+    def compose(self, *words: str, given: bytes | None = None, timeout_s: float = 120.0) -> str:
+        """What `docker compose WORDS` printed, `given` on its input.
 
         Raises:
             CommandFailed: it ended with an error.
         """
+        return self.compose_bytes(*words, given=given, timeout_s=timeout_s).decode()
+
+    def compose_bytes(self, *words: str, given: bytes | None = None, timeout_s: float = 120.0) -> bytes:
+        """As `compose`, for what is no text."""
         program = str(Path(sys.executable).with_name("docker-compose"))
         files = [word for name in self._files for word in ("--file", name)]
         command = [program, "--project-name", self.project, "--env-file", str(self._environment_file), *files, *words]
         ran = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=timeout_s
+            command, cwd=self.folder, env=self._environment, input=given, capture_output=True, timeout=timeout_s
         )
         if ran.returncode != 0:
-            last = "\n".join((ran.stdout + ran.stderr).splitlines()[-40:])
+            last = "\n".join((ran.stdout + ran.stderr).decode(errors="replace").splitlines()[-40:])
             raise CommandFailed(f"docker compose {' '.join(words)} ended with {ran.returncode}:\n{last}")
         return ran.stdout
 

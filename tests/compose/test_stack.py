@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from engine.client import Docker
+from engine.client import CommandFailed, Docker
 from jobs import (
     JOB_DEADLINE_S,
     MODELS,
@@ -308,6 +308,38 @@ async def test_a_second_up_changes_nothing(stack: Stack) -> None:
     with Step("a second up"):
         stack.up()
     assert {service: stack.container(service) for service in before} == before
+
+
+async def test_a_backup_brings_back_results_files_and_what_waits(stack: Stack, client: Client) -> None:
+    model = "tiny-shapes"
+    done = await client.submit(model, prompt="a blue ring on a white background", seed=5)
+    picture = await (await succeeded(done)).artifacts[0].read()
+    await scale(stack, model, "max=0", "idle_timeout_s=1", "scale_down_delay_s=1")
+    waiting = await client.submit(model, prompt="a green cross on a black background", seed=6)
+    with Step("a backup"):
+        await asyncio.to_thread(stack.compose, "stop")
+        archive = await asyncio.to_thread(stack.compose_bytes, "run", "--rm", "-T", "setup", "backup")
+    say(f"a backup of {len(archive) / 1e6:.0f} MB")
+    with pytest.raises(CommandFailed, match="there is a stack, which would be lost"):
+        restore(stack, archive)
+    stack.down()
+    with pytest.raises(CommandFailed, match="no backup of a stack"):
+        restore(stack, b"an archive of something else")
+    with Step("restored"):
+        restore(stack, archive)
+        await asyncio.to_thread(stack.up)
+    # With the key from before.
+    async with Client(client.settings) as reader:
+        result = (await reader.result(model, done.id, RECOVERY_DEADLINE_S)).raise_for_status()
+        assert await result.artifacts[0].read() == picture
+        await scale(stack, model, "max=1")
+        with Step("a job that waited in the backup"):
+            await succeeded(reader.handle(model, waiting.id))
+
+
+def restore(stack: Stack, archive: bytes) -> None:
+    """Into volumes that are not there yet."""
+    stack.compose("run", "--rm", "-T", "setup", "restore", given=archive)
 
 
 def test_down_leaves_nothing(stack: Stack) -> None:

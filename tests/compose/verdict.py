@@ -1,5 +1,6 @@
 """Runs the tests of the compose stack, and ends with one line that says what they showed, and what they could not."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class Verdict:
 
 
 def main(arguments: list[str]) -> int:
-    """Run them; pytest's exit status."""
+    """Run them; pytest's exit status. SIGTERM is as Ctrl-C: the Engine and the stack are taken down first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     verdict = Verdict()
     folder = str(Path(__file__).parent)
     status = int(pytest.main([folder, "-m", "compose", "--capture=no", "--verbose", *arguments], plugins=[verdict]))

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .client import Docker
@@ -157,11 +157,15 @@ class OwnEngine:
         }
 
     def _refuse_a_second_one(self) -> None:
-        """A daemon flushes the chains of another one as it starts, and takes its bridge."""
+        """A daemon that starts flushes the chains of another one, and takes its bridge. Leftovers are removed."""
         self._policy = "ACCEPT"
         saved = self._run("iptables-save", "-t", "filter")
         if ":DOCKER " in saved or BRIDGE in _interfaces():
-            raise NotTestable("another Docker Engine's network is on this machine: set DOCKER_HOST to its address")
+            # Its containers may outlive it.
+            if _runs("dockerd", "containerd-shim"):
+                raise NotTestable("another Docker Engine's network is on this machine: set DOCKER_HOST to its address")
+            self._remove_network()
+            return
         for line in saved.splitlines():
             if line.startswith(":FORWARD "):
                 self._policy = line.split()[1]
@@ -209,6 +213,16 @@ class OwnEngine:
 
 def _interfaces() -> list[str]:
     return [name for _, name in socket.if_nameindex()]
+
+
+def _runs(*programs: str) -> bool:
+    """Whether a process of one of these names is there, of whichever user."""
+    for name in Path("/proc").glob("[0-9]*/comm"):
+        # It may have ended meanwhile.
+        with suppress(OSError):
+            if name.read_text().startswith(programs):
+                return True
+    return False
 
 
 def _mounts_below(folder: Path) -> list[str]:
