@@ -363,7 +363,8 @@ class Client:
                 # Most clients never touch a file, and the stores take a while to import.
                 from headrace_storage.blobs import open_blobs
 
-                self._blobs = await self._stack.enter_async_context(open_blobs(self.settings, connection.nc))
+                store = open_blobs(self.settings, connection.nc, of_tenant=True)
+                self._blobs = await self._stack.enter_async_context(store)
             return self._blobs
 
 

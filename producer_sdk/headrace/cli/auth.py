@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from headrace.cli.auth_s3 import s3 as s3_commands
+from headrace.cli.auth_s3 import write_keys
 from headrace.cli.session import with_client
 from headrace.client import Client
 from headrace_contracts.clock import SystemClock
@@ -37,6 +39,9 @@ _pem = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group()
 def auth() -> None:
     """Make keys and permissions for a broker that several people share."""
+
+
+auth.add_command(s3_commands)
 
 
 @auth.command()
@@ -118,11 +123,15 @@ def add_tenant(folder: Path, tenant: str, untrusted: bool, force: bool) -> None:
         raise SettingsError(f"{path} was changed by hand: --force writes it anew, without the change")
     changed, files = with_tenant(record, Tenant(tenant, trusted=not untrusted))
     write(folder, files, overwrite=force, replaced=(CONFIGURATION, "auth.json"))
+    if changed.s3 is not None:
+        write_keys(folder, changed, changed.s3)
     _show(folder, changed, files)
     # Reloading lets the tenant in and leaves its account without JetStream. A restart takes less than a second.
     click.echo("next: restart nats-server; workers and clients reconnect by themselves")
     if untrusted:
         click.echo(f"then: {_with_role(folder, Role.ADMIN)} headrace auth apply {folder}")
+    if changed.s3 is not None:
+        click.echo(f"then: headrace auth s3 apply {folder}; or restart SeaweedFS")
 
 
 @auth.command()
@@ -134,8 +143,10 @@ def update(folder: Path) -> None:
     """
     folder = folder.absolute()
     text = (folder / CONFIGURATION).read_text(encoding="utf-8") if (folder / CONFIGURATION).exists() else ""
-    files = updated(read_record(folder))
-    write(folder, files, overwrite=True)
+    record = read_record(folder)
+    write(folder, updated(record), overwrite=True)
+    if record.s3 is not None:
+        write_keys(folder, record, record.s3)
     if text == (folder / CONFIGURATION).read_text(encoding="utf-8"):
         click.echo(f"{folder / CONFIGURATION} is as this version wants it")
     else:
@@ -150,7 +161,10 @@ def update(folder: Path) -> None:
     "--replicas", type=click.IntRange(1, 5), help="Copies of every stream, where none is there yet.  [default: 1]"
 )
 def apply(folder: Path, replicas: int | None) -> None:
-    """Create on the running broker what the roles need: streams, buckets, ingress streams. May be repeated."""
+    """Create on the running broker what the roles need: streams, buckets, ingress streams. May be repeated.
+
+    And the bucket for files, where they are in S3: its users have to be there (`headrace auth s3 apply`).
+    """
     plan = read_record(folder).plan
 
     async def call(client: Client) -> None:
@@ -160,7 +174,7 @@ def apply(folder: Path, replicas: int | None) -> None:
         await ensure_topology(client.connection, limits)
         for tenant in plan.untrusted:
             await ensure_ingress(client.connection, tenant.name, plan.ingress)
-        if plan.jetstream_blobs:
+        if plan.jetstream_blobs or client.settings.s3 is not None:
             # Opening the store makes its bucket, which no tenant may do.
             await client.blobs()
 

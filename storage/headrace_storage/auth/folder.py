@@ -3,19 +3,24 @@
     nats.conf                       for nats-server; public keys only
     auth.json                       the plan it was made from
     tls/                            authority and server certificate, where they are ours
+    s3/                             users of an S3 server, where files are in one: see `s3_users`
     worker/  scaler/  admin/        a role each: <role>.nk (secret), headrace.toml, ca.pem
     tenants/<tenant>/producer/  tenants/<tenant>/consumer/
 
 A role's folder is complete in itself: it may be copied to where its processes run.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from headrace_contracts.clock import Clock
 from headrace_contracts.errors import SettingsError
+from headrace_contracts.names import BLOB_BUCKET
+from headrace_contracts.settings import S3Settings
 from headrace_storage.auth.certificates import new_certificates
 from headrace_storage.auth.keys import KeyPair, new_user_key
 from headrace_storage.auth.plan import BrokerLimits, IngressLimits, Plan, TlsFiles, User, roles_needed
@@ -24,6 +29,8 @@ from headrace_storage.auth.server_conf import server_conf
 
 CONFIGURATION = "nats.conf"
 RECORD = "auth.json"
+
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class NewFile(msgspec.Struct, frozen=True):
@@ -37,6 +44,19 @@ class NewFile(msgspec.Struct, frozen=True):
         return f"<NewFile {self.path}>"
 
 
+class S3Place(msgspec.Struct, frozen=True):
+    """Where files are."""
+
+    url: str
+    bucket: str = BLOB_BUCKET
+
+    def __post_init__(self) -> None:
+        # As settings take it. The bucket becomes part of patterns that say who may do what.
+        S3Settings(self.url, "", "", self.bucket)
+        if not _BUCKET.fullmatch(self.bucket):
+            raise ValueError(f"bucket {self.bucket!r} must be 3 to 63 of the characters a-z 0-9 . -")
+
+
 class Record(msgspec.Struct, frozen=True):
     """What auth.json remembers: no secrets."""
 
@@ -45,6 +65,8 @@ class Record(msgspec.Struct, frozen=True):
     """Where clients find the broker."""
     ca: str | None = None
     """The authority that signed its certificate (PEM); None: no TLS, or one that every machine knows."""
+    s3: S3Place | None = None
+    """The S3 server that roles have keys for; None: they were given none."""
 
 
 class GivenTls(msgspec.Struct, frozen=True):
@@ -114,6 +136,11 @@ def updated(record: Record) -> list[NewFile]:
     return _of_the_server(record)
 
 
+def record_file(record: Record) -> NewFile:
+    """The record as it is kept."""
+    return NewFile(RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+
+
 def read_record(folder: Path) -> Record:
     """The record of a folder.
 
@@ -166,8 +193,7 @@ def _users(keys: "dict[tuple[Role, str | None], KeyPair]") -> tuple[User, ...]:
 
 
 def _of_the_server(record: Record) -> list[NewFile]:
-    text = msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
-    return [NewFile(CONFIGURATION, server_conf(record.plan)), NewFile(RECORD, text)]
+    return [NewFile(CONFIGURATION, server_conf(record.plan)), record_file(record)]
 
 
 def _of_roles(record: Record, keys: "dict[tuple[Role, str | None], KeyPair]") -> list[NewFile]:
@@ -196,7 +222,10 @@ def _settings(record: Record, role: Role, tenant: str | None, trusted: dict[str,
     if record.ca is not None:
         lines.append('ca = "ca.pem"')
     if not record.plan.jetstream_blobs:
-        lines += ["", "# Files are in S3: fill in [s3] here, or set S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ..."]
+        lines += [
+            "",
+            "# Files are in S3: `headrace auth s3 init`, or fill in [s3], or set S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID",
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -36,6 +36,7 @@ _LIST_PAGE: Final = 1000
 _CONNECT_TIMEOUT_S: Final = 5.0
 _SHA256_HEADER: Final = "x-amz-meta-sha256"
 _LONGEST_URL_S: Final = 7 * 24 * 3600
+_NO_FILE: Final = "no-such-file"
 
 T = TypeVar("T")
 
@@ -45,12 +46,14 @@ class S3Blobs:
 
     Args:
         settings: service, credentials and bucket.
+        tenant: whose files the credentials may be limited to, so that they may not look at the bucket; None: no limit.
         timeout_s: longest silence of the service before a call gives up.
     """
 
-    def __init__(self, settings: S3Settings, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, settings: S3Settings, *, tenant: str | None = None, timeout_s: float = 30.0) -> None:
         self._settings = settings
         self._bucket = settings.bucket
+        self._tenant = tenant
         self._timeout = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
 
     async def __aenter__(self) -> Self:
@@ -151,13 +154,27 @@ class S3Blobs:
     # What follows runs in threads.
 
     def _ensure_bucket(self) -> None:
-        if self._client.bucket_exists(self._bucket):
+        try:
+            if self._client.bucket_exists(self._bucket):
+                return
+        except S3Error as error:
+            if error.code != "AccessDenied" or self._tenant is None:
+                raise
+            self._check_tenants_key(self._tenant)
             return
         try:
             self._client.make_bucket(self._bucket)
         except S3Error as error:
             # Made by another process since we looked.
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def _check_tenants_key(self, tenant: str) -> None:
+        """A key for one tenant's files may read those; a wrong one may not, and only an answer with a body says so."""
+        try:
+            self._client.get_object(self._bucket, f"{tenant}/{_NO_FILE}").close()
+        except S3Error as error:
+            if error.code != "NoSuchKey":
                 raise
 
     def _upload(self, key: str, source: bytes | Path, content_type: str, stop: threading.Event) -> BlobInfo:
