@@ -22,6 +22,7 @@ COMBINATIONS = [
 SINGLE = [(), *((overlay,) for overlay in OVERLAYS), OVERLAYS]
 ONCE = {"setup", "topology", "headrace", "pull"}
 TEMPLATES = {"worker-tiny-shapes", "worker-whisper-tiny-en", "worker-smollm2-135m"}
+ROOT_KEY = {"root-user", "root-password"}
 _NAME, _VALUE = r"(password|secret|token|seed|access_key)\w*[\"']?", r"[\"']?(?!/|\$)[\w+/-]{8,}"
 SECRET = re.compile(rf"{_NAME}[ ]*[:=][ ]*{_VALUE}", re.IGNORECASE)
 
@@ -145,13 +146,27 @@ def test_a_service_has_its_own_credentials_and_no_others(overlays: tuple[str, ..
     allowed |= {"scaler": "scaler-credentials", "grafana": "grafana-credentials"}
     allowed |= dict.fromkeys(("topology", "headrace"), "admin-credentials")
     allowed |= dict.fromkeys(TEMPLATES, "worker-credentials")
+    # Who makes users has the S3 server's root key, and ends before any worker begins.
+    further = {"topology": {"s3-credentials"}}
     for name, service in services(overlays, "*").items():
         mounts = {volume["source"]: volume for volume in service.get("volumes", []) if volume["type"] == "volume"}
         secret = {source for source in mounts if source.endswith("-credentials")}
         if name == "setup":
             continue
-        assert secret == ({allowed[name]} if name in allowed else set()), name
+        assert secret == ({allowed[name]} if name in allowed else set()) | further.get(name, set()), name
         assert all(mounts[source]["read_only"] for source in secret), name
+
+
+def test_users_of_the_s3_server_are_made_in_the_way_it_has() -> None:
+    for overlays, kind, files in (((), "minio", set()), (("seaweedfs",), "seaweedfs", {"users.json"})):
+        server, topology = (services(overlays)[name] for name in ("s3", "topology"))
+        assert topology["environment"]["S3_SERVER"] == kind
+        [volume] = [volume for volume in server["volumes"] if volume["source"] == "s3-credentials"]
+        assert {Path(word).name for word in server["command"] if volume["target"] in word} == files
+        # Nothing but MinIO looks at these.
+        assert {Path(value).name for value in server["environment"].values() if volume["target"] in value} == ROOT_KEY
+        # It reads a file when it starts; and is told of users while it runs.
+        assert bool(server["depends_on"]["setup"].get("restart")) == (kind == "seaweedfs")
 
 
 def test_spans_go_where_somebody_wants_them_and_nowhere_else() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from jobs import a_picture_is_drawn, a_question_is_answered, all_succeeded, speech_is_written_down, succeeded
 from stack import Stack, Start, Step, until
+from tenants_files import only_its_tenants_files
 
 from headrace import Client
 
@@ -33,11 +34,13 @@ def stack(request: pytest.FixtureRequest, start: Start) -> Iterator[Stack]:
 @pytest.mark.parametrize("stack", ["seaweedfs"], indirect=True)
 async def test_files_may_be_in_seaweedfs(stack: Stack) -> None:
     assert "seaweedfs" in stack.inspect(stack.container("s3"))["Config"]["Image"]
-    async with Client(stack.client()) as client:
+    async with Client(stack.client()) as client, Client(stack.client("client/admin")) as admin:
         with Step("a picture, a transcript and an answer"):
             await a_picture_is_drawn(client)
             await speech_is_written_down(client)
             await a_question_is_answered(client)
+        with Step("files of its tenant, and no others"):
+            await only_its_tenants_files(client, admin)
 
 
 @pytest.mark.parametrize("stack", ["fixed"], indirect=True)

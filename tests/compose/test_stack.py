@@ -26,6 +26,7 @@ from jobs import (
     succeeded,
 )
 from stack import LOOK_EVERY_S, REPOSITORY, Stack, Start, Step, say, until
+from tenants_files import only_its_tenants_files
 
 from headrace import Client
 from headrace_contracts.alert import AlertName
@@ -93,6 +94,10 @@ async def test_files_of_results_are_in_the_s3_server(stack: Stack, client: Clien
     assert (await a_picture_is_drawn(client)).startswith(b"\x89PNG")
     streams = await admin.connection.js.streams_info()
     assert [stream.config.name for stream in streams if (stream.config.name or "").startswith("OBJ_")] == []
+
+
+async def test_a_client_reaches_files_of_its_tenant_alone(client: Client, admin: Client) -> None:
+    await only_its_tenants_files(client, admin)
 
 
 async def test_log_lines_of_a_job_reach_whoever_sent_it(client: Client) -> None:
@@ -272,10 +277,15 @@ async def test_no_secret_is_in_an_image_an_environment_or_a_log(stack: Stack, en
     stack.compose("cp", "setup:/credentials", str(tmp_path))
     files = [path for path in (tmp_path / "credentials").rglob("*") if path.is_file()]
     seeds = {seed for path in files for seed in re.findall(rb"\bS[A-Z2-7]{57}\b", path.read_bytes())}
-    passwords = {path.read_bytes().strip() for path in files if path.name in ("user", "password", ".routes")}
+    passwords = {path.read_bytes().strip() for path in files if path.name in ("root-password", "password", ".routes")}
+    passwords |= {
+        found
+        for path in files
+        for found in re.findall(rb'^secret_access_key = "(.+)"$', path.read_bytes(), re.MULTILINE)
+    }
     secrets = {secret.decode() for secret in seeds | passwords}
     assert len(seeds) >= 5
-    assert len(passwords) >= 3
+    assert len(passwords) >= 6
     said = {f"inspect {container}": json.dumps(stack.inspect(container)) for container in containers(stack)}
     said["logs"] = stack.compose("logs", "--no-color")
     for worker in stack.workers():

@@ -18,7 +18,7 @@ from minio.error import MinioAdminException, S3Error
 from minio.minioadmin import MinioAdmin
 
 from headrace.cli.auth import auth
-from headrace_contracts.errors import BlobForbidden, BlobMismatch, HeadraceError, SettingsError
+from headrace_contracts.errors import BlobForbidden, BlobMismatch, BlobNotFound, HeadraceError, SettingsError
 from headrace_contracts.settings import S3Settings, load_settings
 from headrace_loadgen.system.s3_server import S3Server
 from headrace_storage.auth.folder import role_folder
@@ -118,6 +118,8 @@ async def test_a_producer_can_do_all_that_the_sdk_does(stage: Stage, tmp_path: P
     large = tmp_path / "large"
     large.write_bytes(some_bytes(LARGE_BYTES))
     async with stage.blobs(Role.PRODUCER, TENANT) as blobs:
+        with pytest.raises(BlobNotFound):
+            await blobs.stat(f"{TENANT}/inputs/large")
         stored = await blobs.put(f"{TENANT}/inputs/large", large, "video/mp4")
         assert await blobs.stat(f"{TENANT}/inputs/large") == stored
         assert await blobs.get(f"{TENANT}/inputs/large", start=LARGE_BYTES - 3) == large.read_bytes()[-3:]
