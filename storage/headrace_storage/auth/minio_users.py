@@ -45,7 +45,7 @@ def make_minio_users(url: str, root: Credential, users: Users) -> int:
         for user in of_roles:
             [credential], [policy_name] = user.credentials, user.policy_names
             admin.user_add(credential.access_key, credential.secret_key)
-            # Takes the place of what the user had.
+            # In place of what the user had: attaching adds to it, and refuses what is there.
             admin.policy_set(policy_name, user=credential.access_key)
     except (MinioAdminException, msgspec.DecodeError, urllib3.exceptions.HTTPError) as error:
         raise SettingsError(f"users of {url}: {_reason(error)}") from error

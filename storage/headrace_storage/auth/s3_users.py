@@ -10,6 +10,8 @@ Keys that are there stay; what they may do is written anew.
 
 import secrets
 import tomllib
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -72,15 +74,15 @@ def with_s3(folder: Path, record: Record, place: S3Place) -> tuple[Record, list[
     identities = [Identity("root", (root,), actions=("Admin", "Read", "Write", "List", "Tagging"))]
     policies, files = [], []
     for role, tenant in roles_needed(record.plan.tenants):
-        policy = s3_policy(role, tenant, place.bucket)
+        user, policy = partial(s3_user, role, tenant), s3_policy(role, tenant, place.bucket)
         key = Credential("", "")
         if policy is not None:
-            name = s3_user(role, tenant, place.bucket)
+            name = user(place.bucket)
             key = known[name].credentials[0] if name in known else Credential(name, secrets.token_hex(16))
             identities.append(Identity(name, (key,), policy_names=(name,)))
             policies.append(NamedPolicy(name, msgspec.json.encode(policy).decode()))
         path = f"{role_folder(role, tenant)}/headrace.toml"
-        files.append(NewFile(path, _with_key(folder / path, record.s3, place, key), secret=True))
+        files.append(NewFile(path, _with_key(folder / path, user, place, key), secret=True))
     users = msgspec.json.encode(Users(tuple(identities), tuple(policies)))
     changed = msgspec.structs.replace(record, s3=place)
     # Keys before those who use them: after a break between the two, the next run goes on with the same keys.
@@ -132,14 +134,13 @@ def _secret(path: Path) -> str:
         return secrets.token_hex(16)
 
 
-def _with_key(path: Path, before: S3Place | None, place: S3Place, key: Credential) -> str:
-    """A role's settings with its key, in a last section of ours."""
+def _with_key(path: Path, user: Callable[[str], str], place: S3Place, key: Credential) -> str:
+    """A role's settings with its key, in a last section of ours; `user` names the role's user for a bucket."""
     try:
         text = path.read_text(encoding="utf-8")
         there = tomllib.loads(text).get("s3")
-        if there is not None and before is not None:
-            old = Credential(there.get("access_key_id", ""), there.get("secret_access_key", ""))
-            text = text.removesuffix(_section(before, old))
+        if there is not None:
+            text = text.removesuffix(_as_ours(there, user))
             there = tomllib.loads(text).get("s3")
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
@@ -147,6 +148,17 @@ def _with_key(path: Path, before: S3Place | None, place: S3Place, key: Credentia
         raise SettingsError(f"{path} has an [s3] of its own: remove it, and the role gets a key")
     kept = [line for line in text.splitlines() if not line.startswith(_LEFT_OPEN)]
     return "\n".join(kept).rstrip("\n") + "\n" + _section(place, key)
+
+
+def _as_ours(there: Mapping[str, object], user: Callable[[str], str]) -> str:
+    """The text of a section that says this, if it is from here, whatever the record says: it may be older, or newer."""
+    url, bucket, name, secret = (
+        str(there.get(field, "")) for field in ("endpoint_url", "bucket", "access_key_id", "secret_access_key")
+    )
+    try:
+        return _section(S3Place(url, bucket), Credential(name, secret)) if name in ("", user(bucket)) else ""
+    except ValueError:
+        return ""
 
 
 def _section(place: S3Place, key: Credential) -> str:
