@@ -15,9 +15,11 @@
     │   └── BrokerFull           all streams together are at the broker's storage limit
     ├── MessageTooLarge          a job does not fit one message
     ├── BrokerUnavailable        no answer from NATS, or it refused the connection
+    │   ├── CredentialsRefused   it does not know the keys that we came with
     │   ├── BrokerForbidden      the role we connected with may not do this
     │   └── BrokerStorageFailing it answers, and stores nothing: its disk is full or broken
     ├── TopologyDrift            a stream or consumer exists with other settings than ours
+    ├── BrokerTooOld             the broker's version cannot do what our streams need
     ├── BrokerTooSmall           there is no room on the broker for a stream of ours
     ├── UnsafeBroker             the broker could lose or drop accepted jobs
     ├── NoDeadLetter             no dead letter of this id
@@ -26,7 +28,8 @@
     ├── BlobError
     │   ├── BlobNotFound         no such key
     │   ├── BlobMismatch         other bytes than the reference promised
-    │   ├── BlobForbidden        the store refused our credentials
+    │   ├── BlobForbidden        the store does not let us reach this blob
+    │   │   └── BlobKeyRefused   the store refused our credentials
     │   ├── BlobUnavailable      the store did not answer
     │   └── PresignUnsupported   this store has no URLs of its own
     └── WeightsError             a model's weights cannot be had or are not what they should be
@@ -250,6 +253,20 @@ class BrokerUnavailable(HeadraceError):
         )
 
 
+class CredentialsRefused(BrokerUnavailable):
+    """The broker is there, and does not know the credentials that we came with."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        HeadraceError.__init__(
+            self,
+            f"the broker at {url} refuses these credentials ({reason}): use those that it was set up with, as "
+            "`headrace auth init` writes them (HEADRACE_CONFIG, or NATS_NKEY, NATS_CREDS, NATS_USER ...); it reads new "
+            "ones when it is restarted",
+        )
+
+
 class BrokerForbidden(BrokerUnavailable):
     """The broker is there, and does not let our role do this: asking again does not help."""
 
@@ -296,6 +313,19 @@ class TopologyDrift(HeadraceError):
         super().__init__(
             f"{what} exists with other settings: {'; '.join(differences)}. "
             "Change it to these values, or remove it when it is empty and let Headrace create it"
+        )
+
+
+class BrokerTooOld(HeadraceError):
+    """The broker's version cannot do what our streams need: none was made."""
+
+    def __init__(self, url: str, version: str, needed: str) -> None:
+        self.url = url
+        self.version = version
+        self.needed = needed
+        super().__init__(
+            f"the broker at {url} is nats-server {version}, and {needed} or later is needed: upgrade it "
+            "(`headrace doctor` says what else)"
         )
 
 
@@ -380,7 +410,24 @@ class BlobMismatch(BlobError):
 
 
 class BlobForbidden(BlobError):
-    """The store refused our credentials."""
+    """The store does not let us reach this blob."""
+
+
+class BlobKeyRefused(BlobForbidden):
+    """The store refused our credentials, before any blob was asked for."""
+
+    def __init__(self, url: str, access_key_id: str, reason: str) -> None:
+        self.url = url
+        self.access_key_id = access_key_id
+        self.key, self.reason = "", reason
+        HeadraceError.__init__(
+            self,
+            f"the S3 server at {url} refuses the key {access_key_id!r} ({reason}): check `access_key_id`, "
+            "`secret_access_key` and `bucket` in [s3] (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, S3_BUCKET)",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.url, self.access_key_id, self.reason))
 
 
 class BlobUnavailable(BlobError):

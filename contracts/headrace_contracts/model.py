@@ -203,7 +203,7 @@ def load_spec(path: Path) -> ModelSpec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path}: {error}") from error
+        raise InvalidSpec(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     spec = parse_spec(text, str(path))
     kind, _, where = spec.weights.partition(":")
     if kind == "path":

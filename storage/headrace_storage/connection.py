@@ -19,7 +19,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, SettingsError
+from headrace_contracts.errors import BrokerForbidden, BrokerUnavailable, CredentialsRefused, SettingsError
 from headrace_contracts.settings import NatsSettings
 from headrace_storage.cancelable import CancelableClient
 from headrace_storage.refusals import Refusals, Refused
@@ -60,7 +60,8 @@ class Connection:
         """Connect.
 
         Raises:
-            BrokerUnavailable: no server answered in `connect_deadline_s`, or it refused us, or it has no JetStream.
+            BrokerUnavailable: no server answered in `connect_deadline_s`, or it has no JetStream.
+            CredentialsRefused: it does not know us.
             SettingsError: a key or a certificate cannot be read, or keys need a library that is not installed.
         """
         s = self._settings
@@ -96,7 +97,8 @@ class Connection:
         except (OSError, TimeoutError, nats.errors.Error) as error:
             reason = self.last_error or str(error) or type(error).__name__
             await self._abandon()
-            raise BrokerUnavailable(s.url, reason) from error
+            refused = "authorization" in reason.lower()
+            raise (CredentialsRefused if refused else BrokerUnavailable)(s.url, reason) from error
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import nats.js.errors
 from nats.js import api
 
-from headrace_contracts.errors import BrokerForbidden, BrokerTooSmall, TopologyDrift, UnknownModel
+from headrace_contracts.errors import BrokerForbidden, BrokerTooOld, BrokerTooSmall, TopologyDrift, UnknownModel
 from headrace_contracts.names import ARRIVALS_FROM, ARRIVALS_TO, Bucket, Lane, Stream, consumer_filter, consumer_name
 from headrace_storage.connection import Connection
 from headrace_storage.drift import differences
@@ -26,6 +26,10 @@ HEARTBEAT_TTL_S = 15.0
 # What the server answers where a stream's `max_bytes` is more than its storage, its memory or an account's share of
 # them; in a cluster, where no server has so much.
 _NO_ROOM = frozenset({10047, 10028, 10002, 10023, 10005})
+
+# The first with all that streams use: batches that are stored whole or not at all (`allow_atomic`).
+_FIRST_VERSION = (2, 12, 0)
+_NO_VERSION = (0, 0, 0)
 
 RESULTS_KEPT_S = 7 * DAY_S
 """A result and the files it names are gone after it."""
@@ -203,10 +207,12 @@ async def ensure_topology(connection: Connection, limits: StorageLimits | None =
         limits: what they must be limited to; without any, whoever made them has decided (see `limits_there`).
 
     Raises:
+        BrokerTooOld: it passes over settings that it does not know, and with them what they are for.
         TopologyDrift: one exists with other settings.
         BrokerTooSmall: one may grow to more than there is room for.
         BrokerUnavailable: no answer.
     """
+    _refuse_old(connection)
     limits = limits or await limits_there(connection)
     for config in stream_configs(limits):
         with _may_be_forbidden(str(config.name)):
@@ -237,6 +243,13 @@ async def limits_there(connection: Connection) -> StorageLimits:
         message_bytes=jobs.max_msg_size if jobs else usual.message_bytes,
         replicas=jobs.num_replicas if jobs else usual.replicas,
     )
+
+
+def _refuse_old(connection: Connection) -> None:
+    version = tuple(int(part) for part in connection.server_version.split("."))
+    if _NO_VERSION < version < _FIRST_VERSION:
+        needed = ".".join(map(str, _FIRST_VERSION))
+        raise BrokerTooOld(connection.url, connection.server_version, needed)
 
 
 @contextlib.contextmanager

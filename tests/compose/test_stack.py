@@ -320,6 +320,46 @@ async def test_a_second_up_changes_nothing(stack: Stack) -> None:
     assert {service: stack.container(service) for service in before} == before
 
 
+HUB_MODEL = """
+name = "absent"
+task = "text-generation"
+engine = "transformers"
+weights = "hub:nobody/absent"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-e", "MIN_FREE_GIB=999999", "setup"), r"the disk of volume \w+ has \d+ GiB free, and 999999 .*: make room"),
+        (
+            ("-e", "HEADRACE_CONFIG=", "-e", "NATS_URL=nats://nats:4222", "headrace", "status"),
+            r"the broker at nats://nats:4222 refuses these credentials .*Authorization Violation.*: use those",
+        ),
+        (
+            ("-e", "AWS_SECRET_ACCESS_KEY=wrong", "worker-tiny-shapes", "worker", "--model", "tiny-shapes"),
+            r"the S3 server at http://s3:9000 refuses the key 'headrace-worker' .*: check",
+        ),
+        (
+            ("-v", "{folder}:/models.d:ro", "worker-smollm2-135m", "models", "prepare", "/models.d/absent.toml"),
+            r"the weights of nobody/absent are not in /models/weights: run",
+        ),
+    ],
+    ids=["no room", "no keys", "a wrong key for files", "weights that were not pulled"],
+)
+def test_what_is_wrong_is_one_sentence(stack: Stack, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    (tmp_path / "absent.toml").write_text(HUB_MODEL)
+    # Pytest keeps its folders to itself, and the container is another user.
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    command = [word.format(folder=tmp_path) for word in words]
+    with pytest.raises(CommandFailed) as failed:
+        stack.compose("run", "--rm", "--no-deps", *command)
+    sentences = re.findall(r"(?m)^error: .*", str(failed.value).replace("Error: ", "error: "))
+    assert len(sentences) == 1, failed.value
+    assert re.search(said, sentences[0])
+
+
 async def test_a_backup_brings_back_results_files_and_what_waits(stack: Stack, client: Client) -> None:
     model = "tiny-shapes"
     done = await client.submit(model, prompt="a blue ring on a white background", seed=5)

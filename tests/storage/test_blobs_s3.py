@@ -1,6 +1,7 @@
 """What the S3 store promises beyond the port: every odd answer has one meaning, and a moving file is noticed."""
 
 import asyncio
+import pickle
 import subprocess
 import sys
 import threading
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from blob_servers import S3Rig, some_bytes, start_juicefs
+from blob_servers import ACCESS_KEY, S3Rig, some_bytes, start_juicefs
 from minio import Minio
 from nats.aio.client import Client
 
-from headrace_contracts.errors import BlobError, BlobForbidden, BlobMismatch, BlobUnavailable
+from headrace_contracts.errors import BlobError, BlobForbidden, BlobKeyRefused, BlobMismatch, BlobUnavailable
 from headrace_contracts.settings import S3Settings, Settings
 from headrace_storage.blobs import JetStreamBlobs, open_blobs
 from headrace_storage.blobs.landing import Landing
@@ -84,6 +85,16 @@ async def test_what_an_answer_means(status: int, content_type: str, body: bytes,
             with pytest.raises(BlobError) as caught:
                 await store.get("k")
     assert type(caught.value) is expected
+
+
+async def test_a_key_that_is_refused_is_named_with_its_server(rig: S3Rig) -> None:
+    with pytest.raises(BlobKeyRefused) as caught:
+        async with rig.open_as_stranger():
+            pass
+    said = str(caught.value)
+    assert f"the S3 server at {rig.url} refuses the key {ACCESS_KEY!r}" in said
+    assert "wrong" not in said
+    assert str(pickle.loads(pickle.dumps(caught.value))) == said
 
 
 @pytest.mark.parametrize("size", [MB, 40 * MB], ids=["one part", "several parts"])

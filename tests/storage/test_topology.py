@@ -8,8 +8,9 @@ import msgspec
 import nats.js.errors
 import pytest
 import pytest_asyncio
+from broker_in_disguise import disguised
 
-from headrace_contracts.errors import BrokerTooSmall, BrokerUnavailable, TopologyDrift, UnknownModel
+from headrace_contracts.errors import BrokerTooOld, BrokerTooSmall, BrokerUnavailable, TopologyDrift, UnknownModel
 from headrace_contracts.settings import NatsSettings
 from headrace_local.nats_server import NatsServer
 from headrace_storage.connection import Connection
@@ -76,6 +77,16 @@ async def test_a_broker_without_room_for_a_stream_is_one_clear_error(tmp_path: P
         fits = StorageLimits(100 << 20, 400 << 20, 400 << 20, 1 << 20)
         with pytest.raises(BrokerTooSmall, match="no room for stream KV_MODELS"):
             await ensure_topology(connection, fits)
+
+
+async def test_a_broker_that_is_too_old_is_one_clear_error(tmp_path: Path) -> None:
+    """It would pass over what it does not know of a stream, and the difference then be taken for an operator's."""
+    async with NatsServer(tmp_path) as server, Connection(NatsSettings(url=server.url)) as present:
+        real = present.server_version.encode()
+        async with disguised(server.port, real, b"2.11.9") as url, Connection(NatsSettings(url=url)) as old:
+            with pytest.raises(BrokerTooOld, match=r"is nats-server 2.11.9, and 2.12.0 or later is needed"):
+                await ensure_topology(old)
+        assert await present.js.streams_info() == []
 
 
 async def test_consumers_with_another_lease_are_refused(connection: Connection) -> None:

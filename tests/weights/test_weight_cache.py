@@ -177,3 +177,10 @@ def test_a_failed_import_leaves_nothing(spec: ModelSpec, cache: Path) -> None:
         ensure(spec, cache, importer=failing)
     assert locate(spec, cache) is None
     assert partials(cache) == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(spec: ModelSpec, tmp_path: Path) -> None:
+    """As a volume that belongs to another user."""
+    (tmp_path / "taken").write_text("no folder")
+    with pytest.raises(WeightsError, match=r"weights cannot be kept in .*taken/weights \(.*\): .*HEADRACE_CACHE_DIR"):
+        ensure(spec, tmp_path / "taken", importer=small_import)

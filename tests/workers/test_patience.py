@@ -3,7 +3,14 @@
 import pytest
 from test_lease import HandClock
 
-from headrace_contracts.errors import BlobUnavailable, BrokerForbidden, BrokerUnavailable, HeadraceError, UnknownModel
+from headrace_contracts.errors import (
+    BlobUnavailable,
+    BrokerForbidden,
+    BrokerUnavailable,
+    CredentialsRefused,
+    HeadraceError,
+    UnknownModel,
+)
 from headrace_workers import patience
 from headrace_workers.patience import START_DEADLINE_S, patiently
 
@@ -52,7 +59,14 @@ async def test_a_worker_that_is_told_to_stop_waits_for_nothing() -> None:
     assert step.calls == 1
 
 
-@pytest.mark.parametrize("error", [BrokerForbidden("nats://test", "publish to", "jobs.x"), UnknownModel("m")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokerForbidden("nats://test", "publish to", "jobs.x"),
+        CredentialsRefused("nats://test", "Authorization Violation"),
+        UnknownModel("m"),
+    ],
+)
 async def test_what_is_refused_or_wrong_stays_so(error: HeadraceError) -> None:
     clock = HandClock()
     step = Step(clock, error)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 
 from headrace_contracts.clock import Clock
-from headrace_contracts.errors import BlobUnavailable, BrokerForbidden, BrokerUnavailable
+from headrace_contracts.errors import BlobUnavailable, BrokerForbidden, BrokerUnavailable, CredentialsRefused
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ async def patiently(step: Callable[[], Awaitable[T]], clock: Clock, hurried: Cal
     while True:
         try:
             return await step()
-        except BrokerForbidden:
+        except (BrokerForbidden, CredentialsRefused):
             raise
         except (BrokerUnavailable, BlobUnavailable) as error:
             if hurried() or clock.monotonic() > give_up_at:

@@ -4,9 +4,11 @@ import difflib
 
 from headrace.errors import BatchIncomplete, UnknownJob
 from headrace_contracts.errors import (
+    BlobKeyRefused,
     BlobUnavailable,
     BrokerForbidden,
     BrokerUnavailable,
+    CredentialsRefused,
     HeadraceError,
     InvalidInput,
     InvalidName,
@@ -26,7 +28,9 @@ LATER = 3
 INTERRUPTED = 130
 
 _WRONG = (
+    BlobKeyRefused,
     BrokerForbidden,
+    CredentialsRefused,
     InvalidInput,
     InvalidName,
     InvalidSpec,

@@ -21,7 +21,14 @@ import urllib3
 from minio import Minio
 from minio.error import S3Error
 
-from headrace_contracts.errors import BlobError, BlobMismatch, BlobNotFound, BlobUnavailable
+from headrace_contracts.errors import (
+    BlobError,
+    BlobForbidden,
+    BlobKeyRefused,
+    BlobMismatch,
+    BlobNotFound,
+    BlobUnavailable,
+)
 from headrace_contracts.settings import S3Settings
 from headrace_storage.blobs.keys import check_existing, check_new
 from headrace_storage.blobs.landing import Landing, check_sha256
@@ -71,6 +78,9 @@ class S3Blobs:
         )
         try:
             await self._call(self._bucket, self._ensure_bucket)
+        except BlobForbidden as error:
+            await self._close()
+            raise BlobKeyRefused(self._settings.endpoint_url, self._settings.access_key_id, error.reason) from error
         except BaseException:
             await self._close()
             raise

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from headrace_contracts.clock import Clock, SystemClock
+from headrace_contracts.errors import WeightsError
 from headrace_workers.weights.layout import files_below
 from headrace_workers.weights.manifest import (
     Manifest,
@@ -108,11 +109,22 @@ class WeightCache:
 
     @contextmanager
     def locked(self, name: str, progress: Progress = silent) -> Iterator[None]:
-        """Hold the lock `name` against all processes; waits for whoever has it."""
-        locks = self.folder / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        # Never removed: a process could hold a lock on a file that is no longer the one others open.
-        with (locks / name).open("w") as file:
+        """Hold the lock `name` against all processes; waits for whoever has it.
+
+        Raises:
+            WeightsError: nothing can be kept here.
+        """
+        lock = self.folder / ".locks" / name
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            # Never removed: a process could hold a lock on a file that is no longer the one others open.
+            file = lock.open("w")
+        except OSError as error:
+            raise WeightsError(
+                f"weights cannot be kept in {self.folder} ({error.strerror}): let this user write there, or choose "
+                "another place (`cache_dir`, HEADRACE_CACHE_DIR)"
+            ) from error
+        with file:
             if not _try_lock(file.fileno()):
                 progress(f"waiting for another process that makes {name}")
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -21,5 +21,5 @@ def prepare(model: Path) -> None:
         spec = load_spec(model)
         folder = ensure(spec, load_settings().cache_path, lambda line: click.echo(line, err=True))
     except (HeadraceError, OSError) as error:
-        raise click.ClickException(f"model {model.stem}: {error}") from error
+        raise click.ClickException(str(error)) from error
     click.echo(f"{spec.name}: {folder or 'a model without weights'}")
