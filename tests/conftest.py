@@ -20,8 +20,12 @@ async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The compose stack takes minutes and an Engine: it is only run when it is asked for by its marker."""
+    """The compose stack takes minutes and an Engine: it is only run when it is asked for by its marker.
+
+    Then it is first: it brings an Engine along, which other tests find.
+    """
     if "compose" in config.getoption("markexpr"):
+        items.sort(key=lambda item: item.get_closest_marker("compose") is None)
         return
     stack = [item for item in items if item.get_closest_marker("compose")]
     if stack:

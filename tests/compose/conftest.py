@@ -1,5 +1,6 @@
 """An Engine with the stack's images, and the stack up: once for all tests of a module."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         pytest.skip(f"NOT TESTED: nothing shows that the compose stack runs: {error}")
     say(f"Engine {docker('version', '--format', '{{.Server.Version}}')} at {docker.host}")
     try:
-        yield docker
+        with pytest.MonkeyPatch.context() as environment:
+            # As a user has it: tests that only ask for an Engine find this one.
+            programs = (str(Path(docker.program).parent), str(Path(sys.executable).parent))
+            environment.setenv("PATH", os.pathsep.join((*programs, os.environ["PATH"])))
+            environment.setenv("DOCKER_HOST", docker.host)
+            yield docker
     finally:
         with Step("the Engine let go"):
             machine.__exit__(None, None, None)

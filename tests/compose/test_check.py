@@ -57,12 +57,14 @@ def test_an_overlay_that_is_not_there_is_a_wrong_argument() -> None:
     assert "gpu" in done.stderr
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("engine")
 def test_where_nothing_lacks_it_says_nothing(free: dict[str, str]) -> None:
     done = check(**free, NEEDED_GB="0")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("variable", PORTS)
 def test_a_port_that_is_taken_is_named_with_its_variable(free: dict[str, str], variable: str) -> None:
@@ -77,6 +79,7 @@ def test_a_port_that_is_taken_is_named_with_its_variable(free: dict[str, str], v
     assert f"{variable}=1" in line
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("engine")
 def test_a_disk_without_room(free: dict[str, str]) -> None:
     done = check(**free, NEEDED_GB="1000000")
@@ -84,6 +87,7 @@ def test_a_disk_without_room(free: dict[str, str]) -> None:
     assert "GB free, and 1000000 GB are needed: make room" in done.stderr
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("engine")
 def test_the_gpu_overlay_without_a_driver(free: dict[str, str]) -> None:
     runtimes = subprocess.run(["docker", "info", "--format", "{{json .Runtimes}}"], capture_output=True, text=True)

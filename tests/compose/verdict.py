@@ -1,4 +1,7 @@
-"""Runs the tests of the compose stack, and ends with one line that says what they showed, and what they could not."""
+"""Runs the tests of the compose stack, then all others that ask a Docker Engine, on the same one.
+
+Ends with one line that says what they showed, and what they could not.
+"""
 
 import signal
 import sys
@@ -37,8 +40,9 @@ def main(arguments: list[str]) -> int:
     """Run them; pytest's exit status. SIGTERM is as Ctrl-C: the Engine and the stack are taken down first."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     verdict = Verdict()
-    folder = str(Path(__file__).parent)
-    status = int(pytest.main([folder, "-m", "compose", "--capture=no", "--verbose", *arguments], plugins=[verdict]))
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "scaler")]
+    chosen = ["-m", "compose or docker", "--capture=no", "--verbose"]
+    status = int(pytest.main([*folders, *chosen, *arguments], plugins=[verdict]))
     print(verdict.line(status), flush=True)
     return status
 

@@ -54,7 +54,7 @@ async def zygote(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path
         pytest.param("exec", marks=pytest.mark.slow),
         pytest.param("forked", marks=pytest.mark.slow),
         "replicas",
-        pytest.param("docker", marks=pytest.mark.slow),
+        pytest.param("docker", marks=(pytest.mark.docker, pytest.mark.slow)),
     ]
 )
 async def place(request: pytest.FixtureRequest, rig: Rig, tmp_path: Path, zygote: Path) -> AsyncIterator[Place]:

@@ -154,6 +154,7 @@ def place() -> Iterator[DockerPlace]:
     made.clear()
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_model_without_a_service_is_named(place: DockerPlace) -> None:
     async with place.launcher() as launcher:
@@ -164,6 +165,7 @@ async def test_a_model_without_a_service_is_named(place: DockerPlace) -> None:
         assert await launcher.running() == ()
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_workers_of_another_project_are_not_ours(place: DockerPlace) -> None:
     other = DockerPlace()
@@ -179,6 +181,7 @@ async def test_workers_of_another_project_are_not_ours(place: DockerPlace) -> No
         other.clear()
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_name_that_somebody_else_has_is_no_worker_of_ours(place: DockerPlace) -> None:
     order = place.order()
@@ -192,6 +195,7 @@ async def test_a_name_that_somebody_else_has_is_no_worker_of_ours(place: DockerP
         docker("rm", "--force", foreign)
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_gpu_without_a_driver_is_one_sentence_and_leaves_nothing(place: DockerPlace) -> None:
     if "nvidia" in docker("info", "--format", "{{json .Runtimes}}"):
@@ -204,6 +208,7 @@ async def test_a_gpu_without_a_driver_is_one_sentence_and_leaves_nothing(place: 
         await until(launcher, lambda running: running == ())
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_worker_has_the_limits_of_its_own_template(place: DockerPlace) -> None:
     place.template("limited", "--memory", "64m", "--stop-timeout", "45")
@@ -217,6 +222,7 @@ async def test_a_worker_has_the_limits_of_its_own_template(place: DockerPlace) -
         assert f"worker --model limited --id {order.worker} --slot cpu" in place.log(order.worker)
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_container_of_compose_run_is_no_template(place: DockerPlace) -> None:
     one_off = place.template("m", "--label", "com.docker.compose.oneoff=True", "--memory", "64m")
@@ -226,6 +232,7 @@ async def test_a_container_of_compose_run_is_no_template(place: DockerPlace) -> 
         assert docker("inspect", "--format", "{{.HostConfig.Memory}}", place.container(order.worker)) == "0", one_off
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_looking_at_a_container_while_it_is_removed_is_no_trouble(place: DockerPlace) -> None:
     """The Engine lists it for a moment, and refuses to show its log."""
@@ -241,6 +248,7 @@ async def test_looking_at_a_container_while_it_is_removed_is_no_trouble(place: D
             await removing
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_container_that_only_looks_like_a_worker_is_left_alone(place: DockerPlace) -> None:
     place.template("m", "--label", "headrace.worker=by-hand")
@@ -250,6 +258,7 @@ async def test_a_container_that_only_looks_like_a_worker_is_left_alone(place: Do
         assert [each.worker for each in await launcher.running()] == [order.worker]
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_the_engine_ends_a_grace_though_no_scaler_is_left(place: DockerPlace) -> None:
     order = place.order()
@@ -267,6 +276,7 @@ async def test_the_engine_ends_a_grace_though_no_scaler_is_left(place: DockerPla
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_a_worker_that_was_told_to_end_is_told_by_its_first_grace_alone(place: DockerPlace) -> None:
     order = place.order()

@@ -95,6 +95,7 @@ async def test_a_socket_that_is_not_ours_to_use_says_which_group_may(socket: Pat
                     await engine.workers("p")
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_of_a_container_that_is_gone_there_is_nothing_left_to_end_and_nothing_to_start() -> None:
     if why := missing():
@@ -109,6 +110,7 @@ async def test_of_a_container_that_is_gone_there_is_nothing_left_to_end_and_noth
             await engine.start("nowhere")
 
 
+@pytest.mark.docker
 @pytest.mark.slow
 async def test_an_engine_that_was_away_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if why := missing():

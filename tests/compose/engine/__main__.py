@@ -9,6 +9,7 @@ from .debian import NotTestable
 from .server import running
 from .stand_ins import provide
 
+ENDS = {signal.SIGINT, signal.SIGTERM}
 TOOLS = Path(sys.prefix) / "tools" / "engine"
 
 
@@ -20,7 +21,9 @@ def main(folder: Path, images: list[str]) -> None:
             missing = [image for image in images if not provide(docker, image, TOOLS)]
             print(f"export DOCKER_HOST={docker.host}", *(f"# not available: {image}" for image in missing), sep="\n")
             sys.stdout.flush()
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            # Not before: the daemon would inherit it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+            signal.sigwait(ENDS)
     except NotTestable as error:
         sys.exit(f"no Docker Engine: {error}")
 
