@@ -1,7 +1,7 @@
 """The NATS client, with four of its habits mended.
 
 It waits by `asyncio.wait_for`: in Python 3.11 a cancel that meets the answer there is forgotten, the canceled task goes
-on, and whoever waits for its end waits for ever.
+on, and whoever waits for its end waits for ever. A client that is closed while it reconnects would go on with that.
 
 What it had not sent when a connection broke, it sends on the next one: an answer to a delivery would then act on
 whoever holds the job by that time.
@@ -31,13 +31,16 @@ async def cancelable(request: Coroutine[Any, Any, T]) -> T:
     asking = asyncio.create_task(request)
     try:
         await asyncio.wait({asking})
-    finally:
+    except asyncio.CancelledError:
         asking.cancel()
+        # Nobody else asks how it ended.
+        asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise
     return await asking
 
 
 class CancelableClient(Client):  # type: ignore[misc]  # the client has no types
-    """The NATS client; everything in it that waits for an answer goes through `request` and `flush`."""
+    """The NATS client; everything in it that waits for an answer goes through the methods below."""
 
     def __init__(self, refusals: Refusals, api_prefix: str) -> None:
         super().__init__()
@@ -72,6 +75,12 @@ class CancelableClient(Client):  # type: ignore[misc]  # the client has no types
     async def flush(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - the client's own signature
         """As the client's."""
         await cancelable(super().flush(*args, **options))
+
+    async def _connect_to_server(self, *args: Any) -> None:  # noqa: ANN401 - the client's own signature
+        await cancelable(super()._connect_to_server(*args))
+
+    async def _process_connect_init(self) -> None:
+        await cancelable(super()._process_connect_init())
 
     async def _attempt_reconnect(self) -> None:
         """As the client's, after everything unsent was thrown away: who sent it was not answered and tries again.
