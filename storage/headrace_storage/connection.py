@@ -36,6 +36,8 @@ CHOOSING_A_LEADER = frozenset({10008, 10009})
 # Bytes buffered while disconnected; past it the client raises instead of filling memory.
 PENDING_BYTES = 8 * 1024 * 1024
 
+# What the server says before it hangs up on somebody whom it does not know, or no longer.
+_REFUSED = re.compile(r"authorization (violation|failed)|authentication (expired|revoked)", re.IGNORECASE)
 _SEED = re.compile(r"\bSU[A-Z2-7]{56}\b")
 
 
@@ -97,8 +99,7 @@ class Connection:
         except (OSError, TimeoutError, nats.errors.Error) as error:
             reason = self.last_error or str(error) or type(error).__name__
             await self._abandon()
-            refused = "authorization" in reason.lower()
-            raise (CredentialsRefused if refused else BrokerUnavailable)(s.url, reason) from error
+            raise (CredentialsRefused if _REFUSED.search(reason) else BrokerUnavailable)(s.url, reason) from error
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -189,7 +190,7 @@ class Connection:
 
     async def _error(self, error: Exception) -> None:
         # While it tries again the server may just hang up: what it said first is the reason.
-        if self.nc.is_connected or "authorization" not in self.last_error.lower():
+        if self.nc.is_connected or not _REFUSED.search(self.last_error):
             self.last_error = str(error) or type(error).__name__
         self.refusals.heard(str(error))
 

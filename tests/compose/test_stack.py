@@ -41,6 +41,8 @@ pytestmark = [
 
 SCALE_DEADLINE_S = 120.0
 SCRAPE_DEADLINE_S = 60.0
+# It fires after 30 s, and goes on for a minute, so that it does not flutter.
+RULE_DEADLINE_S = 180.0
 RECOVERY_DEADLINE_S = 90.0
 # The scaler's default: as many waiting jobs are a backlog.
 BACKLOG_JOBS = 100
@@ -150,6 +152,8 @@ async def test_a_burst_starts_workers_fires_the_alert_and_all_of_it_ends(
     with Step("the backlog alert fires"):
         await alert_is(admin, model, firing=True)
         await until("Prometheus has it", lambda: backlog_fires(stack, model), SCRAPE_DEADLINE_S)
+    with Step("and so does Prometheus' own rule"):
+        await until("HeadraceBacklog fires", lambda: rule_fires(stack, model), RULE_DEADLINE_S)
     await scale(stack, model, "max=2", "target_jobs_per_worker=8")
     began = time.monotonic()
     first = await until("a worker container runs", lambda: stack.workers(model), SCALE_DEADLINE_S)
@@ -174,6 +178,12 @@ def backlog_fires(stack: Stack, model: str) -> bool:
     """Whether Prometheus has read it from the scaler."""
     query = f"query?query=headrace_alert_firing%7Bmodel%3D%22{model}%22%2Calert%3D%22backlog%22%7D"
     return any(sample["value"][1] == "1" for sample in stack.prometheus(query)["result"])
+
+
+def rule_fires(stack: Stack, model: str) -> bool:
+    """Whether the rule in compose/prometheus does, and would wake somebody."""
+    firing = (alert["labels"] for alert in stack.prometheus("alerts")["alerts"] if alert["state"] == "firing")
+    return ("HeadraceBacklog", model) in {(labels["alertname"], labels.get("model")) for labels in firing}
 
 
 async def test_a_worker_that_is_killed_while_it_works_costs_no_job(stack: Stack, client: Client) -> None:
@@ -227,6 +237,11 @@ async def test_prometheus_reads_every_target(stack: Stack, client: Client) -> No
     with Step("every target of Prometheus up"):
         up = await until("every target is up", all_up, SCRAPE_DEADLINE_S)
     say(", ".join(str(target["scrapeUrl"]) for target in up))
+
+
+async def test_the_backlog_rule_is_over_once_nothing_waits(stack: Stack) -> None:
+    with Step("Prometheus' own rule is over"):
+        await until("HeadraceBacklog is over", lambda: not rule_fires(stack, "tiny-shapes"), RULE_DEADLINE_S)
 
 
 async def test_ports_are_open_to_this_machine_alone(stack: Stack) -> None:
