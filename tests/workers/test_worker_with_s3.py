@@ -63,5 +63,5 @@ async def test_credentials_that_s3_refuses_end_the_worker_with_a_clear_error(rig
     worker = await rig_on_s3.spawn_worker()
     assert await worker.wait() != 0
     log = (rig_on_s3.folder / "worker.log").read_text()
-    assert "error: blob" in log
+    assert f"error: the S3 server at {rig_on_s3.environment['S3_ENDPOINT_URL']} refuses the key {ACCESS_KEY!r}" in log
     assert "Traceback" not in log
