@@ -10,8 +10,8 @@ DEV := $(VENV)/.installed-dev
 PROMETHEUS := $(VENV)/tools/prometheus
 PROMTOOL := $(VENV)/tools/promtool
 WEIGHTS := requirements/demo-weights.txt
-# Tests wait more than they compute. A file is run by one process, which starts its broker once.
-PROCESSES ?= 3
+# A file is run by one process, which starts its broker once. More than cores find races too.
+PROCESSES ?= 2
 PYTEST := $(PY) -m pytest --numprocesses $(PROCESSES) --dist loadfile
 # Snippets in Markdown are laid out to be read.
 FORMAT := $(PY) -m ruff format --config 'format.exclude = ["*.md"]'

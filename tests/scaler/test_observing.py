@@ -99,6 +99,16 @@ def test_a_worker_that_agreed_to_drain_drains_whatever_its_last_heartbeat_says()
     assert (only(looking.at(1, status())).phase, only(looking.at(2, status())).since) == (WorkerPhase.DRAINING, 1001)
 
 
+def test_a_worker_that_agreed_to_drain_drains_after_its_last_heartbeat_too() -> None:
+    """Between that and its end it is neither one that may have a job, nor one that hangs."""
+    looking = Looking()
+    looking.at(0, status(), launched=(launched(),))
+    looking.watch.agreed_to_drain(["w"])
+    silent = only(looking.at(1, launched=(launched(),)))
+    assert (silent.phase, silent.since) == (WorkerPhase.DRAINING, 1001)
+    assert only(looking.at(1 + SILENCE_S, launched=(launched(),))).phase is WorkerPhase.DRAINING
+
+
 def test_idle_time_counts_from_the_last_job() -> None:
     view = only(Looking().at(30, status(idle_since=NOON + timedelta(seconds=10))))
     assert view.since == pytest.approx(1010)

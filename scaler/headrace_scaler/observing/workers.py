@@ -133,7 +133,10 @@ class WorkerWatch:
     def _silent(self, order: Launched, now: float, wall: datetime) -> WorkerView:
         """A worker that runs, as its launcher says, and has no heartbeat."""
         silent_since = self._silent_since.setdefault(order.worker, now)
-        if order.worker not in self._ready:
+        if order.worker in self._agreed:
+            # It has taken back its heartbeat, and is about to end.
+            phase, since, detail = WorkerPhase.DRAINING, silent_since, ""
+        elif order.worker not in self._ready:
             phase, since, detail = WorkerPhase.STARTING, self._ordered(order, now, wall), ""
         elif now - silent_since < SILENCE_S:
             phase, since, detail = WorkerPhase.BUSY, silent_since, "no heartbeat; it may have a job"
