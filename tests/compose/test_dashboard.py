@@ -170,3 +170,14 @@ async def test_a_real_prometheus_answers_every_query(tmp_path: Path) -> None:
                 for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
                     assert all(label in line["metric"] for line in found), f"{name} has no {label}"
             assert empty == []
+
+
+@pytest.mark.parametrize("name", ["compose.yml", "fixed.yml", "prometheus.yml"])
+def test_prometheus_reads_as_often_as_the_data_source_says(name: str) -> None:
+    """Rates are over four scrapes of the data source; of fewer, lines have holes and totals jump."""
+    [source] = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    settings = yaml.safe_load((GRAFANA.parent / "prometheus" / name).read_text())
+    usual = settings["global"]["scrape_interval"]
+    read = {one["job_name"]: one.get("scrape_interval", usual) for one in settings["scrape_configs"]}
+    ours = {every for job, every in read.items() if job.startswith("headrace-")}
+    assert ours == {source["jsonData"]["timeInterval"]}
