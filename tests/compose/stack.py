@@ -157,6 +157,24 @@ class Stack:
         return self.compose("logs", "--tail", "30", "--no-color", service)
 
 
+def backlog_fires(stack: Stack, model: str) -> bool:
+    """Whether Prometheus has read the backlog alert from the scaler."""
+    query = f"query?query=headrace_alert_firing%7Bmodel%3D%22{model}%22%2Calert%3D%22backlog%22%7D"
+    return any(sample["value"][1] == "1" for sample in stack.prometheus(query)["result"])
+
+
+def rule_fires(stack: Stack, model: str) -> bool:
+    """Whether the backlog rule in compose/prometheus does, and would wake somebody."""
+    firing = (alert["labels"] for alert in stack.prometheus("alerts")["alerts"] if alert["state"] == "firing")
+    return ("HeadraceBacklog", model) in {(labels["alertname"], labels.get("model")) for labels in firing}
+
+
+def is_back(stack: Stack, container: str, started_at: str) -> bool:
+    """Whether a container was started again, and is healthy."""
+    state = stack.inspect(container)["State"]
+    return state["StartedAt"] != started_at and state["Health"]["Status"] == "healthy"
+
+
 def say(text: str) -> None:
     """Progress: the stack takes minutes."""
     print(f"  compose: {text}", flush=True)

@@ -25,7 +25,7 @@ from jobs import (
     speech_is_written_down,
     succeeded,
 )
-from stack import LOOK_EVERY_S, REPOSITORY, Stack, Start, Step, say, until
+from stack import LOOK_EVERY_S, REPOSITORY, Stack, Start, Step, backlog_fires, is_back, rule_fires, say, until
 from tenants_files import only_its_tenants_files
 
 from headrace import Client
@@ -174,18 +174,6 @@ async def alert_is(admin: Client, model: str, *, firing: bool) -> None:
             await asyncio.sleep(0.2)
 
 
-def backlog_fires(stack: Stack, model: str) -> bool:
-    """Whether Prometheus has read it from the scaler."""
-    query = f"query?query=headrace_alert_firing%7Bmodel%3D%22{model}%22%2Calert%3D%22backlog%22%7D"
-    return any(sample["value"][1] == "1" for sample in stack.prometheus(query)["result"])
-
-
-def rule_fires(stack: Stack, model: str) -> bool:
-    """Whether the rule in compose/prometheus does, and would wake somebody."""
-    firing = (alert["labels"] for alert in stack.prometheus("alerts")["alerts"] if alert["state"] == "firing")
-    return ("HeadraceBacklog", model) in {(labels["alertname"], labels.get("model")) for labels in firing}
-
-
 async def test_a_worker_that_is_killed_while_it_works_costs_no_job(stack: Stack, client: Client) -> None:
     model = "smollm2-135m"
     prompts = [{"prompt": f"Tell a story about the number {number}.", "max_tokens": 48} for number in range(24)]
@@ -214,12 +202,6 @@ async def test_a_broker_that_crashes_comes_back_with_every_accepted_job(stack: S
         await until("it runs again", lambda: is_back(stack, broker, started_at), RECOVERY_DEADLINE_S)
     with Step(f"{len(unfinished)} jobs done after the broker's crash"):
         await all_succeeded(jobs)
-
-
-def is_back(stack: Stack, container: str, started_at: str) -> bool:
-    """Whether it was started again, and is healthy."""
-    state = stack.inspect(container)["State"]
-    return state["StartedAt"] != started_at and state["Health"]["Status"] == "healthy"
 
 
 async def test_prometheus_reads_every_target(stack: Stack, client: Client) -> None:
